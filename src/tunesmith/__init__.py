@@ -1,0 +1,1 @@
+"""Tunesmith: fine-tune only when it pays, and prove that it did."""

@@ -1,0 +1,1 @@
+"""From a run folder to weights other programs load."""

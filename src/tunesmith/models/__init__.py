@@ -1,0 +1,1 @@
+"""Base models and the parameters that learn on them."""

@@ -1,0 +1,1 @@
+"""What it will take: memory, cost and hyperparameters, each with its reason."""

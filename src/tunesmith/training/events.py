@@ -1,0 +1,64 @@
+"""The run's event log: one JSON object a line, appended and synced, read back by resume, reports and verdicts."""
+
+from msgspec import Struct
+
+
+class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
+    """Training began (or resumed, when `step` is not 0)."""
+
+    step: int
+    total_steps: int
+    train_rows: int
+    eval_rows: int
+    trainable_parameters: int
+    total_parameters: int
+    truncated_rows: int
+    supervised_tokens_lost: float
+    model: str
+    precision: str
+    time: float
+
+
+class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
+    """One optimizer step. `loss` is the mean over the step's supervised tokens, in nats."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    epoch: float
+
+
+class EvalEvent(Struct, frozen=True, tag_field="event", tag="eval"):
+    """Validation loss after `step`, the mean over all supervised tokens of the held-out rows, in nats."""
+
+    step: int
+    loss: float
+    supervised_tokens: int
+    seconds: float
+    best: bool
+
+
+class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):
+    """A judgement made while training (for instance an overfitting signal)."""
+
+    step: int
+    name: str
+    status: str
+    finding: str
+    mend: str
+
+
+class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
+    """Training ended: `reason` is `finished`, `early_stopping` or `interrupted`."""
+
+    step: int
+    reason: str
+    best_step: int | None
+    seconds: float
+
+
+Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent

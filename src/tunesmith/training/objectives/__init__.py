@@ -1,0 +1,1 @@
+"""What the parameters learn from: one file per objective."""
