@@ -1,0 +1,1 @@
+"""The whole workflow on the embedded model and its ticket data set."""
