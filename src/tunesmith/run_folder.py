@@ -49,6 +49,16 @@ class RunFolder:
         return self.root / "holdout.jsonl"
 
     @property
+    def check(self) -> Path:
+        """The checklist's report on the training data; see `tunesmith.quality.report`."""
+        return self.root / "check.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the run was expected to take; see `tunesmith.planning.plan`."""
+        return self.root / "plan.json"
+
+    @property
     def evaluation(self) -> Path:
         """The base-against-tuned comparison; see `tunesmith.evaluation.result`."""
         return self.root / "evaluation.json"
