@@ -30,13 +30,18 @@ class MetricComparison(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True):
-    """One held-out row with what each model said to its prompt; `row` is its position in the held-out set."""
+    """One held-out row with what each model said to its prompt; `row` is its position in the held-out set.
+
+    The scores are the headline metric of this row alone, 0 to 1.
+    """
 
     row: int
     prompt: str
     reference: str
     base: str
     tuned: str
+    base_score: float = 0.0
+    tuned_score: float = 0.0
 
 
 class Verdict(Struct, frozen=True):

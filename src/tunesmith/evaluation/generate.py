@@ -1,0 +1,115 @@
+"""Greedy replies to many prompts at once, through transformers' own generation and its KV cache.
+
+Greedy, because a comparison must not depend on luck: the same prompt gets the same reply in any batch. Prompts of like
+length go together, padded on the left, so little is spent on padding; a batch runs until its longest reply ends,
+which is what batching costs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH_ROWS = 64
+BATCH_TOKENS = 16384
+"""Cells of the KV cache (rows times prompt and reply) that one batch may hold; a longer prompt goes alone."""
+
+
+def generate(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+) -> list[str]:
+    """The model's greedy reply to each prompt (token ids), in the order of `prompts`, without special tokens.
+
+    A reply ends at any of `end_tokens` or after `max_new_tokens`. The settings in the model's generation config
+    (sampling, penalties) are not applied.
+    """
+    from transformers import GenerationConfig
+
+    ends = end_tokens(model, tokenizer)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,  # transformers' "not set": any other value warns that greedy search ignores it
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        use_cache=True,
+    )
+    replies = [""] * len(prompts)
+    for batch in _batches(prompts, max_new_tokens):
+        input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
+        with torch.inference_mode():
+            output: torch.Tensor = model.generate(  # type: ignore[operator]  # PEFT's attribute look-up hides the method
+                input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+            )
+        for row, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
+            replies[row] = str(tokenizer.decode(_until_end(tokens, ends), skip_special_tokens=True)).strip()
+    return replies
+
+
+def end_tokens(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The tokens that end a reply: the model's, the tokenizer's, and what the chat template puts after an answer.
+
+    The last matters for base models: their own end token ends a document, not a turn. At least one is returned.
+    """
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    named = configured if isinstance(configured, list) else [configured]
+    found = [token for token in (*named, tokenizer.eos_token_id, _turn_end(tokenizer)) if token is not None]
+    return sorted(set(found)) or [len(tokenizer)]  # no model says a token past its vocabulary
+
+
+def _turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The first special token after an assistant's answer in the chat template, if there is one."""
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        return None
+    answer = "Tunesmith answers."
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError, ValueError, KeyError):  # a template that wants another shape of conversation
+        return None
+    tail = tokenizer.encode(text.rpartition(answer)[2], add_special_tokens=False)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return next((token for token in tail if token in special), None)
+
+
+def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
+    """Rows, shortest prompt first, cut where a batch would outgrow its limits."""
+    batch: list[int] = []
+    for row in sorted(range(len(prompts)), key=lambda row: len(prompts[row])):
+        cells = (len(batch) + 1) * (len(prompts[row]) + max_new_tokens)
+        if batch and (len(batch) == BATCH_ROWS or cells > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _pad_left(prompts: list[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input ids and attention mask, both (rows, longest) int64."""
+    longest = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), longest), pad)
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return input_ids, mask
+
+
+def _until_end(tokens: list[int], ends: list[int]) -> list[int]:
+    return tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))]

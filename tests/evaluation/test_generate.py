@@ -1,0 +1,71 @@
+"""Batched greedy generation says what the model says alone."""
+
+import numpy as np
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tunesmith.evaluation import generate as module
+from tunesmith.evaluation.generate import end_tokens, generate
+
+
+def some_prompts(count: int) -> list[list[int]]:
+    random = np.random.default_rng(0)
+    return [random.integers(9, 64, size=random.integers(1, 30)).tolist() for _ in range(count)]
+
+
+def slow_greedy(model: LlamaForCausalLM, prompt: list[int], ends: list[int], limit: int) -> list[int]:
+    """The definition: no cache, no batch, one forward pass per token."""
+    tokens = list(prompt)
+    for _ in range(limit):
+        with torch.inference_mode():
+            following = int(model(torch.tensor([tokens])).logits[0, -1].argmax())
+        if following in ends:
+            break
+        tokens.append(following)
+    return tokens[len(prompt) :]
+
+
+def test_a_batch_gives_each_prompt_its_own_greedy_reply_in_order(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts = some_prompts(12)
+    ends = end_tokens(model, tokenizer)
+    expected = [tokenizer.decode(slow_greedy(model, prompt, ends, 10), skip_special_tokens=True) for prompt in prompts]
+    replies = generate(model, tokenizer, prompts, max_new_tokens=10)
+    assert replies == [text.strip() for text in expected]
+    assert len(set(replies)) > 6  # the model is not one that says the same to everything
+
+
+def test_the_size_of_the_batch_changes_nothing(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch
+) -> None:
+    prompts = some_prompts(9)
+    together = generate(model, tokenizer, prompts, max_new_tokens=8)
+    monkeypatch.setattr(module, "BATCH_ROWS", 1)
+    assert generate(model, tokenizer, prompts, max_new_tokens=8) == together
+
+
+def test_a_reply_ends_at_the_turn_end_of_the_chat_template(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert end_tokens(model, tokenizer) == [1, turn]
+    prompts = some_prompts(40)
+    ended = [slow_greedy(model, prompt, [1, turn], 20) for prompt in prompts]
+    assert any(len(tokens) < 20 for tokens in ended)
+    replies = generate(model, tokenizer, prompts, max_new_tokens=20)
+    assert replies == [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in ended]
+
+
+def test_sampling_settings_of_the_model_are_not_applied(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch
+) -> None:
+    prompts = some_prompts(6)
+    greedy = generate(model, tokenizer, prompts, max_new_tokens=8)
+    for name, value in {"do_sample": True, "temperature": 5.0, "top_k": 3, "repetition_penalty": 3.0}.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    assert generate(model, tokenizer, prompts, max_new_tokens=8) == greedy
+
+
+def test_no_prompts_give_no_replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert generate(model, tokenizer, [], max_new_tokens=8) == []
