@@ -1,0 +1,124 @@
+"""What training would cost and how long it would take, from a dated price table and the arithmetic of FLOPs.
+
+Hours are tokens × FLOPs per token ÷ (the GPU's peak × a stated efficiency): good to a factor of about two, which is
+enough to choose between one dollar and a hundred. Prices go out of date; each row carries its date and source,
+and a table of the user's own overrides it row by row.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from tunesmith.errors import SpecError
+from tunesmith.planning.gpus import Gpu, find_gpu
+from tunesmith.planning.memory import Method
+from tunesmith.planning.shapes import ModelShape
+
+EFFICIENCY = 0.35
+"""Share of a GPU's peak that fine-tuning on short rows reaches; large pretraining runs report 0.4 to 0.5."""
+
+
+class Price(Struct, frozen=True, forbid_unknown_fields=True):
+    """One row of the table; None where a provider does not charge that way."""
+
+    provider: str
+    model: str
+    as_of: str
+    source: str
+    train_per_million_tokens: float | None = None
+    train_per_gpu_hour: float | None = None
+    gpu: str | None = None
+    parameters: float | None = None
+    input_per_million_tokens: float | None = None
+    output_per_million_tokens: float | None = None
+
+
+class Cost(Struct, frozen=True):
+    """Training on all epochs with one provider: dollars and hours, None where they cannot be known."""
+
+    provider: str
+    model: str
+    training_usd: float | None
+    hours: float | None
+    input_per_million_tokens: float | None
+    output_per_million_tokens: float | None
+    as_of: str
+    source: str
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True):
+    price: tuple[Price, ...]
+
+
+def load_prices(override: Path | None = None) -> tuple[Price, ...]:
+    """The built-in table, with the rows of the TOML file `override` added or put in place.
+
+    Raises SpecError naming the file and the key when it is not such a table.
+    """
+    rows = _decode(files("tunesmith.planning").joinpath("prices.toml").read_bytes(), "prices.toml")
+    if override is not None:
+        try:
+            own = override.read_bytes()
+        except OSError as error:
+            raise SpecError(f"{override}: cannot read the price table: {error.strerror}") from error
+        rows |= _decode(own, str(override))
+    return tuple(rows.values())
+
+
+def train_flops(shape: ModelShape, method: Method, tokens: int, length: float) -> float:
+    """FLOPs to train on `tokens`: 6 per parameter and token, 4 where the base is frozen and needs no gradient.
+
+    Attention adds 6 · layers · width · length per token under a causal mask, half of PaLM's appendix B
+    (https://arxiv.org/abs/2204.02311).
+    """
+    per_parameter = 6 if method == "full" else 4
+    return tokens * (per_parameter * shape.active_parameters + 6 * shape.layers * shape.query_width * length)
+
+
+def gpu_hours(flops: float, gpu: Gpu) -> float:
+    """Hours of one `gpu` at the stated efficiency."""
+    return flops / (gpu.tflops * 1e12 * EFFICIENCY) / 3600
+
+
+def costs(
+    prices: tuple[Price, ...], shape: ModelShape, method: Method, gpu: Gpu, tokens: int, length: float
+) -> tuple[Cost, ...]:
+    """What every row of the table makes of training on `tokens` in all (rows × epochs), self-hosted on `gpu`."""
+    hours = gpu_hours(train_flops(shape, method, tokens, length), gpu)
+    return tuple(_cost(price, shape, gpu, tokens, hours) for price in prices)
+
+
+def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float) -> Cost:
+    model, as_of, source = price.model, price.as_of, price.source
+    taken: float | None = None
+    if price.train_per_million_tokens is not None:
+        dollars: float | None = price.train_per_million_tokens * tokens / 1e6
+    elif price.train_per_gpu_hour is not None:
+        # The provider's model may be another than ours: its hours follow from its own size and GPU.
+        theirs = find_gpu(price.gpu) if price.gpu else gpu
+        taken = hours * gpu.tflops / theirs.tflops * (price.parameters or shape.parameters) / shape.parameters
+        dollars = price.train_per_gpu_hour * taken
+    else:
+        model, taken = f"{shape.name} on {gpu.name}", hours
+        dollars = None if gpu.usd_per_hour is None else gpu.usd_per_hour * hours
+        as_of, source = gpu.as_of or as_of, source if gpu.as_of is None else "https://www.runpod.io/pricing"
+    return Cost(
+        provider=price.provider,
+        model=model,
+        training_usd=dollars,
+        hours=taken,
+        input_per_million_tokens=price.input_per_million_tokens,
+        output_per_million_tokens=price.output_per_million_tokens,
+        as_of=as_of,
+        source=source,
+    )
+
+
+def _decode(table: bytes, name: str) -> dict[tuple[str, str], Price]:
+    try:
+        rows = msgspec.toml.decode(table, type=_Table).price
+    except msgspec.DecodeError as error:
+        raise SpecError(f"{name}: not a price table: {error}") from error
+    return {(price.provider, price.model): price for price in rows}

@@ -1,0 +1,214 @@
+"""The plan: what fine-tuning a model on a data set will take, before anything heavy is loaded.
+
+It puts the stages of this folder together and answers first what a person wants first: does it fit, with which
+method, and with how large a micro-batch. It runs in well under a second for the model families of `shapes.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from msgspec import Struct
+
+from tunesmith.dataset.conversation import Conversation
+from tunesmith.errors import SpecError
+from tunesmith.planning.cost import Cost, costs, gpu_hours, load_prices, train_flops
+from tunesmith.planning.data_facts import DataFacts, measure
+from tunesmith.planning.gpus import Gpu, find_gpu, known_gpus
+from tunesmith.planning.hyperparameters import Hyperparameter, batch_size, derive, lora_rank, max_length
+from tunesmith.planning.memory import (
+    LARGEST_MICRO_BATCH,
+    Memory,
+    Method,
+    Workload,
+    estimate,
+    largest_micro_batch,
+    rule_of_thumb,
+    usable_bytes,
+)
+from tunesmith.planning.shapes import ModelShape, load_shape
+from tunesmith.spec import AdapterSpec, RunSpec, parse_spec
+
+METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+"""In the order they are recommended: full fine-tuning is rarely necessary."""
+
+MICRO_BATCH_TOKENS = 4096
+"""Padded tokens that the engine runs through the model at once."""
+
+TRAINABLE = get_args(AdapterSpec.model_fields["kind"].annotation)
+"""The methods a run spec accepts."""
+
+
+class MethodPlan(Struct, frozen=True):
+    """One method's needs: `memory` at the plan's micro-batch, `rule_of_thumb` in GB from the field's table.
+
+    `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no GPU was asked for);
+    `gpus` are the known ones on which at least one row at a time fits.
+    """
+
+    method: Method
+    trainable_parameters: int
+    memory: Memory
+    peak_bytes: int
+    one_row_bytes: int
+    rule_of_thumb: float
+    micro_batch: int | None
+    gpus: tuple[str, ...]
+
+
+class Plan(Struct, frozen=True):
+    """Everything `tunesmith plan` says; `answer` is the sentence a person wants first.
+
+    `micro_batch` is how many rows of the planned length the engine runs at once when memory allows.
+    """
+
+    model: ModelShape
+    data: DataFacts
+    gpu: str | None
+    method: Method
+    answer: str
+    micro_batch: int
+    methods: tuple[MethodPlan, ...]
+    hyperparameters: tuple[Hyperparameter, ...]
+    total_tokens: int
+    total_steps: int
+    cost_gpu: str | None
+    hours: float | None
+    costs: tuple[Cost, ...]
+    warnings: tuple[str, ...]
+
+
+def make_plan(
+    rows: Sequence[Conversation],
+    model: str,
+    gpu: str | None = None,
+    *,
+    task: str | None = None,
+    prices: Path | None = None,
+) -> Plan:
+    """Plan fine-tuning `model` (`embedded`, a folder or a hub id) on `rows`, on one `gpu` where it is named.
+
+    `task` sharpens the judgement of the data's size; `prices` is a price table of the user's own.
+    Raises SpecError, DataError or ModelError, each saying how to mend it.
+    """
+    card = None if gpu is None else find_gpu(gpu)
+    table = load_prices(prices)
+    shape = load_shape(model)
+    data = measure(rows, model, task)
+
+    length = min(max_length(data.p99, shape.context), data.longest)  # the engine pads no row beyond the longest
+    micro_batch = max(1, min(batch_size(data.rows), MICRO_BATCH_TOKENS // length))
+    work = Workload(micro_batch, length, data.supervised_share, rank=lora_rank(data.rows))
+    methods = tuple(_method_plan(shape, method, work, card) for method in METHODS)
+    chosen = next((plan for plan in methods if plan.micro_batch != 0), methods[1])
+
+    values = derive(
+        rows=data.rows,
+        longest=data.p99,
+        context=shape.context,
+        parameters=shape.parameters,
+        method=chosen.method,
+        micro_batch=micro_batch if chosen.micro_batch is None else chosen.micro_batch,
+    )
+    epochs = int(_value(values, "training.epochs"))
+    tokens = data.tokens * epochs
+    cost_gpu = card or _cheapest(chosen)
+    return Plan(
+        model=shape,
+        data=data,
+        gpu=None if card is None else card.name,
+        method=chosen.method,
+        answer=_answer(shape, chosen, card, length),
+        micro_batch=micro_batch,
+        methods=methods,
+        hyperparameters=values,
+        total_tokens=tokens,
+        total_steps=-(-data.rows // batch_size(data.rows)) * epochs,
+        cost_gpu=None if cost_gpu is None else cost_gpu.name,
+        hours=None if cost_gpu is None else gpu_hours(train_flops(shape, chosen.method, tokens, data.median), cost_gpu),
+        costs=() if cost_gpu is None else costs(table, shape, chosen.method, cost_gpu, tokens, data.median),
+        warnings=_warnings(data, chosen),
+    )
+
+
+def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
+    """The run spec that follows the plan, for `data`; `output` defaults to a run named after the data file.
+
+    Raises SpecError when the plan's method cannot be trained by this version.
+    """
+    if plan.method not in TRAINABLE:
+        raise SpecError(
+            f"the plan needs {plan.method}, which a run spec cannot ask for yet; "
+            f"use a smaller model, or a GPU from: {', '.join(plan.methods[0].gpus) or 'none known is large enough'}"
+        )
+    name = Path(data).name.split(".")[0] or "run"
+    sections: dict[str, dict[str, float | str]] = {"adapter": {"kind": plan.method}, "training": {}}
+    for setting in plan.hyperparameters:
+        if setting.key is not None:
+            section, key = setting.key.split(".")
+            sections[section][key] = setting.value
+    return parse_spec(
+        {"model": plan.model.name, "data": {"train": data}, **sections, "output": output or f"runs/{name}"}, name="plan"
+    )
+
+
+def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | None) -> MethodPlan:
+    memory = estimate(shape, method, work)
+    one_row = estimate(shape, method, Workload(1, work.length, work.supervised_share, work.precision, work.rank)).total
+    return MethodPlan(
+        method=method,
+        trainable_parameters=shape.parameters if method == "full" else shape.lora_parameters(work.rank),
+        memory=memory,
+        peak_bytes=memory.total,
+        one_row_bytes=one_row,
+        rule_of_thumb=rule_of_thumb(method, shape.parameters),
+        micro_batch=None if card is None else largest_micro_batch(shape, method, work, card.memory),
+        gpus=tuple(gpu.name for gpu in known_gpus() if one_row <= usable_bytes(gpu.memory)),
+    )
+
+
+def _cheapest(chosen: MethodPlan) -> Gpu | None:
+    """Of the GPUs that the method fits on and whose price is known, the one whose FLOPs cost least."""
+    priced = [
+        (gpu.usd_per_hour / gpu.tflops, gpu) for gpu in known_gpus() if gpu.name in chosen.gpus and gpu.usd_per_hour
+    ]
+    return min(priced, key=lambda pair: pair[0])[1] if priced else None
+
+
+def _answer(shape: ModelShape, chosen: MethodPlan, card: Gpu | None, length: int) -> str:
+    name = {"full": "Full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}[chosen.method]
+    needs = f"{name} needs about {_gigabytes(chosen.one_row_bytes)}"
+    if card is None:
+        smallest = f"; it fits on a {chosen.gpus[0]} and larger" if chosen.gpus else "; no single known GPU holds it"
+        return (
+            f"{needs} for {_billions(shape.parameters)} parameters, one row of {length:,} tokens at a time{smallest}."
+        )
+    if chosen.micro_batch == 0:
+        larger = f"choose a {chosen.gpus[0]} or larger" if chosen.gpus else "choose a smaller model"
+        return f"No method fits on a {card.name}: even {needs}; {larger}."
+    more = " or more" if chosen.micro_batch == LARGEST_MICRO_BATCH else ""
+    rows = "row" if chosen.micro_batch == 1 else f"rows{more}"
+    return f"{name} fits on a {card.name}, {chosen.micro_batch} {rows} of {length:,} tokens at a time."
+
+
+def _warnings(data: DataFacts, chosen: MethodPlan) -> tuple[str, ...]:
+    found = []
+    if data.rating == "too few":
+        found.append(f"{data.rows:,} rows: {data.advice}")
+    if chosen.micro_batch == 0:
+        found.append("nothing fits on this GPU at one row at a time; shorten the rows, or choose another model or GPU")
+    if data.counted_by == "estimate":
+        found.append("no tokenizer at hand for this model: tokens are estimated at four characters each")
+    return tuple(found)
+
+
+def _value(values: tuple[Hyperparameter, ...], key: str) -> float:
+    return float(next(setting.value for setting in values if setting.key == key))
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"

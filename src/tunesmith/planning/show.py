@@ -1,0 +1,135 @@
+"""The plan as Rich renderables that read well on a terminal of 80 columns."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.planning.plan import MethodPlan, Plan
+
+RATING_STYLE = {"too few": "red", "minimum": "yellow", "good": "green", "excellent": "green"}
+
+
+def show_plan(plan: Plan) -> RenderableType:
+    """The answer first, then the data, memory per method, hyperparameters with their reasons, and costs."""
+    parts: list[RenderableType] = [Text(plan.answer, style="bold"), Text(), _data(plan), Text()]
+    parts += [_memory(plan), Text(), _hyperparameters(plan), Text()]
+    if plan.costs:
+        parts += [_costs(plan), Text()]
+    parts += [Text(f"! {warning}", style="yellow") for warning in plan.warnings]
+    if not plan.warnings:
+        parts.pop()
+    return Group(*parts)
+
+
+def _data(plan: Plan) -> Text:
+    data = plan.data
+    about = "about " if data.counted_by == "estimate" else ""
+    return Text.assemble(
+        f"{data.rows:,} rows, {about}{data.tokens:,} tokens, {data.supervised_share:.0%} of them trained on; ",
+        f"half the rows under {data.median:,}, 99% under {data.p99:,}. ",
+        ("Size: ", ""),
+        (data.rating, RATING_STYLE[data.rating]),
+        f"; {data.advice}.",
+    )
+
+
+def _memory(plan: Plan) -> Group:
+    table = _table("Method", "Trains", "One row", f"{plan.micro_batch} rows", "Rule of thumb")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_column(f"On {plan.gpu}" if plan.gpu else "Smallest GPU")
+    for method in plan.methods:
+        table.add_row(
+            method.method,
+            f"{method.trainable_parameters / plan.model.parameters:.2%}",
+            size(method.one_row_bytes),
+            size(method.peak_bytes),
+            f"~{size(round(method.rule_of_thumb * 1e9))}",
+            _fit(method),
+            style="bold" if method.method == plan.method else "",
+        )
+    return _titled(f"Memory: {plan.model.name}, {plan.model.parameters:,} parameters", table)
+
+
+def _fit(method: MethodPlan) -> Text:
+    if method.micro_batch is None:
+        return Text(method.gpus[0] if method.gpus else "none known")
+    if method.micro_batch == 0:
+        return Text("does not fit", style="red")
+    return Text(f"fits, {rows(method.micro_batch)} at a time", style="green")
+
+
+def _hyperparameters(plan: Plan) -> Group:
+    table = _table("", "Value", "Typical", "Why")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for setting in plan.hyperparameters:
+        typical = (
+            "" if setting.low is None or setting.high is None else f"{number(setting.low)} to {number(setting.high)}"
+        )
+        table.add_row(
+            setting.name, Text(number(setting.value), style="bold"), typical, Text(setting.reason, style="dim")
+        )
+    return _titled("Hyperparameters", table)
+
+
+def _costs(plan: Plan) -> Group:
+    table = _table("Provider", "Model", "Training", "Time", "In/out per 1M", "As of")
+    table.columns[2].justify = table.columns[3].justify = table.columns[4].justify = "right"
+    for cost in plan.costs:
+        inference = "GPU only"
+        if cost.input_per_million_tokens is not None and cost.output_per_million_tokens is not None:
+            inference = f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
+        table.add_row(
+            cost.provider, cost.model, dollars(cost.training_usd), duration(cost.hours), inference, cost.as_of
+        )
+    return _titled(f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)", table)
+
+
+def size(count: int) -> str:
+    """Bytes in the largest fitting decimal unit."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:.0f} {unit}"
+    return f"{count} B"
+
+
+def number(value: float | str) -> str:
+    """A hyperparameter as people write it: 2e-4, 0.05, 2048, cosine."""
+    if isinstance(value, str):
+        return value
+    if 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def dollars(amount: float | None) -> str:
+    """Dollars and cents; below a cent, so; a dash where it is not known."""
+    if amount is None:
+        return "-"
+    return "<$0.01" if amount < 0.01 else f"${amount:,.2f}"
+
+
+def duration(hours: float | None) -> str:
+    """Hours, minutes or seconds; a dash where it is not known."""
+    if hours is None:
+        return "-"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{max(hours * 3600, 1):.0f} s"
+
+
+def rows(count: int) -> str:
+    """A number of rows, in words that agree."""
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _titled(title: str, table: Table) -> Group:
+    return Group(Text(title, style="bold"), table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table

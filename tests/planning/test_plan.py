@@ -1,0 +1,107 @@
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.errors import SpecError
+from tunesmith.planning.data_facts import RECOMMENDED_ROWS, measure, rate
+from tunesmith.planning.plan import Plan, make_plan, plan_to_spec
+from tunesmith.planning.show import show_plan
+from tunesmith.spec import range_warnings
+
+MODEL = "meta-llama/Llama-3.2-1B"
+
+
+def tickets(count: int) -> list[Conversation]:
+    return [
+        Conversation((Message("system", "Classify."), Message("user", f"Ticket {i}: help"), Message("assistant", "ok")))
+        for i in range(count)
+    ]
+
+
+def test_a_plan_survives_json() -> None:
+    plan = make_plan(tickets(300), MODEL, gpu="RTX 4090")
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
+def test_lora_is_planned_where_it_fits_and_qlora_where_only_that_does() -> None:
+    assert make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="A100 80GB").method == "lora"
+    assert make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4").method == "qlora"
+
+
+def test_a_model_too_large_for_the_gpu_is_said_first_and_names_one_that_holds_it() -> None:
+    plan = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="T4")
+    assert plan.answer.startswith("No method fits on a T4")
+    assert "L40S" in plan.answer or "A6000" in plan.answer
+
+
+def test_the_planned_spec_carries_the_planned_values_and_warns_of_nothing() -> None:
+    plan = make_plan(tickets(300), MODEL)
+    spec = plan_to_spec(plan, "data/tickets.jsonl")
+    planned = {setting.key: setting.value for setting in plan.hyperparameters}
+    assert spec.output == "runs/tickets"
+    assert spec.training.learning_rate == planned["training.learning_rate"]
+    assert spec.adapter.r == planned["adapter.r"]
+    assert range_warnings(spec) == []
+
+
+def test_a_method_that_cannot_be_trained_is_not_written_into_a_spec() -> None:
+    plan = make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4")
+    with pytest.raises(SpecError, match="qlora"):
+        plan_to_spec(plan, "tickets.jsonl")
+
+
+def test_too_few_rows_are_warned_about() -> None:
+    assert any("30 rows" in warning for warning in make_plan(tickets(30), MODEL).warnings)
+
+
+def test_sizes_are_rated_by_the_fields_table() -> None:
+    assert RECOMMENDED_ROWS["code"] == (1_000, 10_000, 100_000)
+    assert [rate(rows, "extraction")[0] for rows in (99, 100, 1_000, 10_000)] == [
+        "too few",
+        "minimum",
+        "good",
+        "excellent",
+    ]
+    with pytest.raises(SpecError, match="classification"):
+        rate(100, "poetry")
+
+
+def test_only_weighted_assistant_turns_of_the_completion_count_as_trained() -> None:
+    text = "word " * 40
+    turns = (Message("assistant", text, weight=0), Message("user", text), Message("assistant", text))
+    facts = measure([Conversation(turns)], MODEL)
+    assert facts.supervised_share == pytest.approx(1 / 3, abs=0.01)
+    assert measure([Conversation(text=text)], MODEL).supervised_share == 1
+
+
+def test_an_empty_data_set_is_refused() -> None:
+    with pytest.raises(SpecError, match="no rows"):
+        make_plan([], MODEL)
+
+
+def test_a_large_set_is_sampled_and_scaled() -> None:
+    assert measure(tickets(5_000), MODEL).tokens == pytest.approx(5 * measure(tickets(1_000), MODEL).tokens, rel=0.05)
+
+
+def test_the_plan_reads_at_eighty_columns() -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(show_plan(make_plan(tickets(300), "meta-llama/Llama-3.1-8B-Instruct", gpu="A100 80GB")))
+    text = console.export_text()
+    assert "LoRA fits on a A100 80GB" in text
+    assert "Gradient accumulation" in text
+    assert "GPT-4o-mini FT" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+
+
+def test_planning_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; from tunesmith.planning.plan import make_plan; from tunesmith.dataset.conversation import *;"
+        f"make_plan([Conversation((Message('user', 'a'), Message('assistant', 'b')))] * 60, {MODEL!r});"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
