@@ -1,0 +1,203 @@
+"""The contract of a check, and the view of the data that checks share.
+
+There are two kinds. A `RowCheck` looks at each row: `observe` runs in worker processes on a batch and returns compact
+facts, `add` gathers them in row order in the parent, `finding` judges at the end; so rows are parsed once, all cores
+work and memory holds facts, not rows. A `ProfileCheck` is a function that judges the `Profile` left by that pass (the
+row count, the task, every row's input and output text, lazily read back from a spill file).
+To add a check: write one file, and list it in `checklist.py`.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from tunesmith.dataset.conversation import BrokenRow, Conversation, Message
+from tunesmith.dataset.neardup import DuplicatePairs, duplicate_pairs
+from tunesmith.quality.report import Finding, RowNote, Status
+
+SHOWN_ROWS = 50
+"""Offending rows a finding carries; its `count` is always the whole number."""
+
+NOTE_CHARACTERS = 160
+"""A note quotes at most this much of a row."""
+
+
+class Row(Struct, frozen=True):
+    """One readable row as a `RowCheck` sees it.
+
+    `index` counts readable rows over all files from 0; `input` is the text of the prompt's turns without the system
+    message, `output` the text to be learnt (for a plain-text row the text itself, its `input` empty; for a
+    preference row the chosen reply).
+    """
+
+    index: int
+    conversation: Conversation
+    input: str
+    output: str
+
+    @property
+    def where(self) -> str:
+        """`file:line` of the row."""
+        return str(self.conversation.source)
+
+
+class Flag(Struct, frozen=True):
+    """One offending row on its way from a worker to the finding."""
+
+    index: int
+    where: str
+    note: str
+
+
+Observed = TypeVar("Observed")
+
+
+class RowCheck(Protocol[Observed]):
+    """A check of single rows. Instances are sent to the workers before the pass: options in, no open files."""
+
+    def observe(self, rows: Sequence[Row]) -> Observed:
+        """Facts about a batch of rows; runs in a worker, must not change the check and should return little."""
+        ...
+
+    def add(self, observed: Observed) -> None:
+        """Gather one batch's facts; called in row order in the parent."""
+        ...
+
+    def findings(self, profile: "Profile") -> tuple[Finding, ...]:
+        """The judgement once every row was seen (usually one finding; none where the check does not apply)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RowTexts:
+    """Every row's texts and place. The sequences are lazy: indexing reads the text back from a spill file.
+
+    `contexts` hashes what besides the input decides the right output (system prompt, offered tools), so two equal
+    inputs in different contexts are different questions. `labels` is the class a file names, "" where it names none.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    contexts: NDArray[np.int64]  # (rows,)
+    labels: Sequence[str]
+    files: tuple[str, ...]
+    file_of: NDArray[np.int32]  # (rows,) position in `files`
+    lines: NDArray[np.int64]  # (rows,) 1-based
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, index: int) -> str:
+        """`file:line` of row `index`."""
+        return f"{self.files[self.file_of[index]]}:{self.lines[index]}"
+
+    @cached_property
+    def near_duplicate_inputs(self) -> DuplicatePairs:
+        """Pairs of rows whose inputs are the same or nearly; computed once for all checks that ask."""
+        return duplicate_pairs(self.inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the rows teach: `classification`, `extraction`, `style`, `domain` or `code`, and how we know."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What the pass left for the judgements. `evaluation` holds the rows of `--eval`, if any."""
+
+    files: tuple[str, ...]
+    rows: RowTexts
+    broken: tuple[BrokenRow, ...]
+    task: Task
+    model: str | None = None
+    evaluation: RowTexts | None = None
+
+
+ProfileCheck = Callable[[Profile], tuple[Finding, ...]]
+
+
+@dataclass
+class Flags:
+    """Offending rows: all are counted, the first `SHOWN_ROWS` are kept. A `RowCheck` gathers its batches' flags here."""
+
+    count: int = 0
+    shown: list[Flag] = field(default_factory=list)
+
+    def add(self, flags: Iterable[Flag]) -> None:
+        """Gather more flags, in row order."""
+        for flag in flags:
+            self.count += 1
+            if len(self.shown) < SHOWN_ROWS:
+                self.shown.append(flag)
+
+    def notes(self) -> tuple[RowNote, ...]:
+        """The kept flags as a finding shows them."""
+        return tuple(RowNote(flag.where, flag.note) for flag in self.shown)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of `statuses`; pass when there are none."""
+    order: tuple[Status, ...] = ("pass", "warn", "fail")
+    return max(statuses, key=order.index, default="pass")
+
+
+def share(part: int, whole: int) -> str:
+    """`part` of `whole` as a percentage people read: "0.4%", "12%"."""
+    percent = 100 * part / max(whole, 1)
+    return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
+
+
+def quote(text: str, characters: int = NOTE_CHARACTERS) -> str:
+    """`text` on one line, cut to `characters`."""
+    line = " ".join(text[: 4 * characters].split())
+    return line if len(line) <= characters else line[: characters - 1] + "…"
+
+
+def shell_quote(files: Iterable[str]) -> str:
+    """File names as they are typed on a command line."""
+    import shlex
+
+    return " ".join(shlex.quote(file) for file in files)
+
+
+def input_text(conversation: Conversation) -> str:
+    """The prompt's turns without the system message, as `Row.input`."""
+    prompt = conversation.prompt
+    if len(prompt) == 1 and prompt[0].role == "user":
+        return prompt[0].content
+    return "\n".join(message_text(message) for message in prompt if message.role not in ("system", "developer"))
+
+
+def output_text(conversation: Conversation) -> str:
+    """The text to be learnt, as `Row.output`."""
+    if conversation.text is not None:
+        return conversation.text
+    completion = conversation.completion
+    if len(completion) == 1 and not completion[0].tool_calls:
+        return completion[0].content
+    return "\n".join(message_text(message) for message in completion)
+
+
+def message_text(message: Message) -> str:
+    """A message's content and its tool calls."""
+    if not message.tool_calls:
+        return message.content
+    calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
+    return "\n".join([message.content, *calls] if message.content else calls)
+
+
+def context_hash(conversation: Conversation) -> int:
+    """A 32-bit hash of the system prompt and the offered tools; 0 when there are neither."""
+    system = [message.content for message in conversation.prompt if message.role in ("system", "developer")]
+    tools: list[Any] = [repr(tool) for tool in conversation.tools]
+    return zlib.crc32("\0".join([*system, *tools]).encode("utf-8", "surrogatepass")) if system or tools else 0
