@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install test fast lint types layers check demo bench clean
+.PHONY: install demo test fast lint types layers check clean
 
 # Installed once per change of pyproject.toml; torch is pinned there.
 install: $(VENV)/.installed
@@ -11,6 +11,9 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
+
+demo: install
+	$(BIN)/tunesmith demo
 
 test: install
 	$(BIN)/pytest

@@ -1,1 +1,21 @@
-"""Tunesmith: fine-tune only when it pays, and prove that it did."""
+"""Tunesmith: fine-tune only when it pays, and prove that it did.
+
+Every verb of the command line is a function here: `tunesmith.train("run.yaml")`. They are looked up on first use,
+so importing the package imports nothing heavy. No module of the package may bear a verb's name: importing it would
+hide the function.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunesmith.api import check, evaluate, export, plan, train
+    from tunesmith.walkthrough import demo
+
+__all__ = ["check", "demo", "evaluate", "export", "plan", "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
+    return getattr(import_module("tunesmith.walkthrough" if name == "demo" else "tunesmith.api"), name)

@@ -1,0 +1,47 @@
+"""`tunesmith demo`: the whole workflow, told as a short story."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from tunesmith.cli.data import print_check
+from tunesmith.cli.evaluate import print_evaluation
+from tunesmith.cli.output import console, json_option, print_json
+from tunesmith.cli.plan import print_plan
+from tunesmith.cli.progress import TrainProgress
+from tunesmith.walkthrough import DemoResult, demo
+
+CHAPTERS = {
+    "check": ("1. Check the data", "before a minute of compute is spent on it"),
+    "plan": ("2. Plan the run", "memory, time and hyperparameters, each with its reason"),
+    "spec": ("3. Train", "LoRA on the embedded base model"),
+    "evaluate": ("4. Did it help?", "base against tuned, on rows that training never saw"),
+    "merge": ("5. Merge", "the adapter into plain weights that any program loads"),
+}
+"""The stage whose result opens each chapter → its title and what it is about."""
+
+
+@click.command("demo")
+@click.option("--output", metavar="DIR", help="Folder for the run; default: runs/demo, or runs/demo-2 and so on.")
+@json_option
+def command(output: str | None, as_json: bool) -> None:
+    """Check, plan, train, evaluate, merge and report on the ticket sample; under three minutes on two cores.
+
+    \b
+    Example:  tunesmith demo --output runs/demo
+    """
+    if as_json:
+        print_json(demo(output))
+        return
+    out = console()
+    with TrainProgress(out) as progress:
+        result = demo(output, show=lambda stage, value: _tell(out, stage, value), observer=progress)
+    _print_ending(out, result)
+
+
+def _tell(out: Console, stage: str, result: object) -> None:
+    if stage in CHAPTERS:
+        title, about = CHAPTERS[stage]
+        out.print(f"\n[bold]{title}[/] [dim]{about}[/]\n")

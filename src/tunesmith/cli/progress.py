@@ -1,0 +1,85 @@
+"""Training's progress for people: a bar with loss, rate and time left, and a line per evaluation."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from tunesmith.cli.output import mark
+from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
+
+SMOOTHING = 0.9
+"""Of the printed rate and loss, as an exponential moving average over steps."""
+
+
+class TrainProgress:
+    """A `TrainObserver` that draws on a console; use it as a context manager. Without a terminal it prints lines only."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[rate]:,.0f} tokens/s"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
+        )
+        self._task = self._progress.add_task("train", start=False, visible=False, loss=0.0, rate=0.0)
+        self._loss: float | None = None
+        self._rate: float | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event as it happens."""
+        match event:
+            case StartEvent():
+                self._begin(event)
+            case StepEvent():
+                self._step(event)
+            case EvalEvent():
+                best = " (best so far)" if event.best else ""
+                self._out.print(f"  step {event.step:>5}  validation loss {event.loss:.4f}{best}")
+            case VerdictEvent():
+                self._out.print(f"  {mark(event.status)} {escape(event.finding)}")
+            case EndEvent():
+                self._progress.update(self._task, visible=False)
+
+    def _begin(self, event: StartEvent) -> None:
+        share = event.trainable_parameters / event.total_parameters
+        self._out.print(
+            f"  {event.train_rows:,} rows to train on, {event.eval_rows:,} held out; {escape(event.model)} in {event.precision}\n"
+            f"  trainable: {event.trainable_parameters:,} of {event.total_parameters:,} parameters ({share:.2%})"
+        )
+        if event.truncated_rows:
+            self._out.print(
+                f"  {mark('warn')} {event.truncated_rows:,} rows cut by max_length; "
+                f"{event.supervised_tokens_lost:.1%} of the trained tokens lost"
+            )
+        if event.step:
+            self._out.print(f"  resuming after step {event.step:,}")
+        self._progress.start_task(self._task)
+        self._progress.update(self._task, total=event.total_steps, completed=event.step, visible=True)
+
+    def _step(self, event: StepEvent) -> None:
+        self._loss = _smooth(self._loss, event.loss)
+        self._rate = _smooth(self._rate, event.tokens / max(event.seconds, 1e-9))
+        self._progress.update(self._task, completed=event.step, loss=self._loss, rate=self._rate)
+
+
+def _smooth(average: float | None, value: float) -> float:
+    return value if average is None else SMOOTHING * average + (1 - SMOOTHING) * value

@@ -1,1 +1,0 @@
-"""The whole workflow on the embedded model and its ticket data set."""

@@ -1,0 +1,55 @@
+"""What the command line imports before it is asked to work."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "pandas")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The top-level modules that `tunesmith *arguments` loads."""
+    program = (
+        "import sys\nfrom tunesmith.cli.main import main\n"
+        f"sys.argv = ['tunesmith', *{list(arguments)!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([verb, "--help"] for verb in ("demo", "data", "plan", "train", "evaluate", "export")),
+        *(["data", verb, "--help"] for verb in ("check", "convert", "clean", "split", "show")),
+    ],
+    ids=" ".join,
+)
+def test_help_imports_no_training_library(arguments: list[str]) -> None:
+    assert imported_by(*arguments).isdisjoint(HEAVY)
+
+
+def test_importing_the_package_gives_the_verbs_and_imports_nothing_heavy() -> None:
+    program = "import sys, tunesmith; assert callable(tunesmith.train); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {name.partition(".")[0] for name in done.stdout.split()}.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("verb", ["check", "demo", "evaluate", "export", "plan", "train"])
+def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_imported(verb: str) -> None:
+    program = (
+        "import pkgutil, importlib, tunesmith\n"
+        "for module in pkgutil.iter_modules(tunesmith.__path__): importlib.import_module(f'tunesmith.{module.name}')\n"
+        f"assert callable(tunesmith.{verb})"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_checking_and_planning_import_no_training_library(tickets: str) -> None:
+    assert imported_by("data", "check", tickets).isdisjoint({"torch", "transformers"})
+    assert imported_by("plan", tickets, "--model", "embedded").isdisjoint({"torch", "transformers"})
