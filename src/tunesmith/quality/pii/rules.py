@@ -1,0 +1,278 @@
+"""What each kind of personal data looks like, in order of precedence where two rules claim the same characters.
+
+Precision comes first: a rule is a pattern that is rare by itself, or a checksum, or a word beside it that says what
+the digits are ("passport", "born"). Digits that follow "order", "invoice" and the like are references, whatever
+they look like. To add a kind, add its rule here and its check digit to `validators`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from re import Pattern
+
+from tunesmith.quality.pii import validators
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One recognizable form: group `value` of `pattern` (or all of it) is the data if `valid` says so.
+
+    `words` and `digits` are the cheap test: some of these words (lower case) and at least so many digits must be near.
+    `shorten`: the pattern may run into the words or numbers that follow; cut at separators until it is valid.
+    `personal`: so certain a form that it counts even after a word such as "order".
+    """
+
+    kind: str
+    pattern: Pattern[str]
+    valid: Callable[[str], bool] | None = None
+    words: tuple[str, ...] = ()
+    digits: int = 0
+    shorten: bool = False
+    personal: bool = True
+
+
+def _after(words: tuple[str, ...], value: str) -> Pattern[str]:
+    """`value` soon after one of `words` on the same line, without other digits between; case counts in the value."""
+    alternatives = "|".join(map(re.escape, words))
+    return re.compile(rf"\b(?i:{alternatives})[^\d\n]{{0,24}}?(?<![\w+])(?P<value>{value})(?!\w)")
+
+
+_MONTH = r"(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"  # noqa: E501
+_YEAR = r"(?:19\d\d|20[0-3]\d)"
+_DATE = (
+    rf"{_YEAR}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:{_YEAR}|\d\d)"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? {_YEAR}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}"
+)
+_DATES = re.compile(r"\(?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)*\b")
+
+
+def _is_spoken_phone(text: str) -> bool:
+    """What follows "call": seven digits in two groups, ten that could be American, or valid somewhere; not dates."""
+    number = validators.digits(text)
+    if _DATES.match(text):
+        return False
+    if len(number) == 7:
+        return re.fullmatch(r"[2-9]\d\d[-. ]\d{4}", text) is not None
+    american = len(number) == 10 and number[0] not in "01"
+    return len(number) >= 8 and (american or validators.is_national_phone(text))
+
+
+def _is_trunk_phone(text: str) -> bool:
+    """A number with the trunk prefix 0 and groups, valid in a number plan, and not a date such as 01/02/2023."""
+    return not _DATES.match(text) and not text.isdigit() and validators.is_national_phone(text)
+
+
+EMAIL_LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}$")
+EMAIL_DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?P<ending>[^\W\d_]{2,24})(?![\w@])")
+NOT_DOMAINS = frozenset(
+    ("png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "css", "js", "ts", "py", "json", "html", "htm", "pdf")
+)
+"""File endings that follow an @ in names such as `icon@2x.png`."""
+
+PRIVATE_KEY = Rule(
+    "PRIVATE_KEY",
+    re.compile(
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----.*?"
+        r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+        re.DOTALL,
+    ),
+)
+
+KEY_PREFIXES: tuple[tuple[str, str], ...] = (
+    ("AKIA", r"AKIA[0-9A-Z]{16}"),
+    ("ASIA", r"ASIA[0-9A-Z]{16}"),
+    ("AIza", r"AIza[\w-]{35}"),
+    ("sk-", r"sk-(?:proj-|ant-|svcacct-|or-)?[\w-]{20,}"),
+    ("sk_", r"sk_(?:live|test)_\w{16,}"),
+    ("rk_", r"rk_(?:live|test)_\w{16,}"),
+    ("pk_", r"pk_(?:live|test)_\w{16,}"),
+    ("ghp_", r"ghp_\w{36,}"),
+    ("gho_", r"gho_\w{36,}"),
+    ("ghu_", r"ghu_\w{36,}"),
+    ("ghs_", r"ghs_\w{36,}"),
+    ("github_pat_", r"github_pat_\w{40,}"),
+    ("glpat-", r"glpat-[\w-]{20,}"),
+    ("xox", r"xox[abeoprs]-[\w-]{10,}"),
+    ("hf_", r"hf_[A-Za-z0-9]{30,}"),
+    ("npm_", r"npm_\w{36}"),
+    ("pypi-", r"pypi-[\w-]{50,}"),
+    ("dop_v1_", r"dop_v1_[0-9a-f]{64}"),
+    ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),
+    ("eyJ", r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+)
+"""Documented prefixes of AWS, Google, OpenAI, Anthropic, Stripe, GitHub, GitLab, Slack, Hugging Face, npm, PyPI,
+DigitalOcean and SendGrid keys, and of JSON web tokens; the prefix alone is the cheap test."""
+
+PREFIXED_KEYS = tuple(
+    (prefix, Rule("API_KEY", re.compile(rf"(?<![\w-]){form}(?!\w)"), validators.is_random))
+    for prefix, form in KEY_PREFIXES
+)
+ASSIGNED_KEY = Rule(
+    "API_KEY",
+    re.compile(
+        r"(?i:api[_ -]?key|access[_ -]?key|secret(?:[_ -]?key)?|auth[_ -]?token|access[_ -]?token|token|password"
+        r"|passwd|bearer)[\"']?(?:\s*(?:[:=]|is)\s*|\s+)[\"']?(?P<value>[A-Za-z0-9+/_-]{20,}={0,2})(?![\w-])"
+    ),
+    validators.is_random,
+    words=("key", "secret", "token", "passw", "bearer"),
+)
+
+_BIRTH_STEMS = ("birth", "born", "dob", "d.o.b", "gebor", "geburt", "naci", "naiss", "nato il", "nata il")
+_BIRTH_WORDS = (
+    "date of birth", "birth date", "birthdate", "birthday", "dob", "d.o.b", "born", "birth", "geboren", "geburtsdatum",
+    "nacido", "nacida", "nacimiento", "naissance", "nato il", "nata il",
+)  # fmt: skip
+BIRTH_DATE = Rule("DATE_OF_BIRTH", _after(_BIRTH_WORDS, _DATE), words=_BIRTH_STEMS)
+
+MAC_ADDRESS = Rule(
+    "MAC_ADDRESS",
+    re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])"),
+    validators.is_mac_address,
+)
+IP_ADDRESSES = (
+    Rule("IP_ADDRESS", re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)"), validators.is_ip_address),
+    Rule(
+        "IP_ADDRESS",
+        re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{3,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4})(?![\w:])"),
+        validators.is_ip_address,
+    ),
+)
+
+_SSN_WORDS = ("ssn", "social security")
+_AADHAAR_WORDS = ("aadhaar", "aadhar")
+_SIN_WORDS = ("sin", "social insurance")
+_TAX_WORDS = ("steuer-id", "steuer id", "steueridentifikationsnummer", "steuernummer", "tax id")
+_PASSPORT_WORDS = ("passport", "passeport", "reisepass", "pasaporte")
+_LICENCE_WORDS = tuple(
+    f"{driver} {licence}"
+    for driver in ("driver's", "driver\u2019s", "drivers", "driver", "driving")
+    for licence in ("license", "licence")
+)
+_PHONE_WORDS = (
+    "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text", "dial", "contact", "reach",
+    "ring", "sms", "number",
+)  # fmt: skip
+
+FEWEST_DIGITS = 2
+"""No address, date or number below has fewer digits (a MAC address is the only one with so few)."""
+
+NUMBERS = (
+    Rule(
+        "IBAN",
+        re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+        validators.is_iban,
+        digits=6,
+        shorten=True,
+    ),
+    Rule(
+        "CREDIT_CARD",
+        re.compile(
+            r"(?<![\w.-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3[47]\d\d([ -])\d{6}\2\d{5}"
+            r"|3[0689]\d\d([ -])\d{6}\3\d{4})(?![\w-])"
+        ),
+        validators.is_card,
+        digits=13,
+        personal=False,
+    ),
+    Rule(
+        "US_SSN",
+        re.compile(r"(?<![\w-])\d{3}([- ])\d\d\1\d{4}(?![\w-])"),
+        validators.is_us_ssn,
+        digits=9,
+        personal=False,
+    ),
+    Rule("US_SSN", _after(_SSN_WORDS, r"\d{9}"), validators.is_us_ssn, words=_SSN_WORDS, digits=9),
+    Rule(
+        "UK_NINO",
+        re.compile(r"\b(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)\d\d\1\d\d\1\d\d\1[A-D]\b"),
+        digits=6,
+    ),
+    Rule(
+        "ES_ID",
+        re.compile(r"(?<![\w-])(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"),
+        validators.is_spanish_id,
+        digits=7,
+    ),
+    Rule(
+        "FR_NIR",
+        re.compile(r"(?<![\w-])[12] ?\d\d ?(?:0[1-9]|1[0-2]) ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d(?![\w-])"),
+        validators.is_french_nir,
+        digits=14,
+        personal=False,
+    ),
+    Rule(
+        "IT_FISCAL_CODE",
+        re.compile(r"\b[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]\b"),
+        validators.is_codice_fiscale,
+        digits=7,
+    ),
+    Rule(
+        "IN_AADHAAR",
+        re.compile(r"(?<![\w-])[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
+        validators.is_aadhaar,
+        digits=12,
+        personal=False,
+    ),
+    Rule("IN_AADHAAR", _after(_AADHAAR_WORDS, r"\d{12}"), validators.is_aadhaar, words=_AADHAAR_WORDS, digits=12),
+    Rule("IN_PAN", re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"), digits=4, personal=False),
+    Rule("BR_CPF", re.compile(r"(?<![\w.-])\d{3}\.\d{3}\.\d{3}-\d\d(?![\w-])"), validators.is_cpf, digits=11),
+    Rule("UK_NHS", _after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
+    Rule("CA_SIN", _after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
+    Rule(
+        "DE_TAX_ID",
+        _after(_TAX_WORDS, r"\d{2} ?\d{3} ?\d{3} ?\d{3}"),
+        validators.is_german_tax_id,
+        words=_TAX_WORDS,
+        digits=11,
+    ),
+    Rule("PL_PESEL", _after(("pesel",), r"\d{11}"), validators.is_pesel, words=("pesel",), digits=11),
+    Rule("PASSPORT", _after(_PASSPORT_WORDS, r"[A-Z]{0,2}\d{6,9}[A-Z]?"), words=_PASSPORT_WORDS, digits=6),
+    Rule("DRIVING_LICENCE", _after(_LICENCE_WORDS, r"[A-Z]{1,5}-?\d[\dA-Z-]{4,14}"), words=_LICENCE_WORDS, digits=5),
+    Rule(
+        "PHONE",
+        re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d{1,3}(?:[ .\-/]{0,2}\(?\d{1,10}\)?){1,6}(?!\w)"),
+        lambda text: validators.is_international_phone(f"+{text[2:]}" if text.startswith("00") else text),
+        digits=7,
+        shorten=True,
+    ),
+    Rule(
+        "PHONE",
+        re.compile(r"(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.-]))\d{3}[ .-]\d{4}(?![\w-]|\.\d)"),
+        digits=10,
+        personal=False,
+    ),
+    Rule(
+        "PHONE",
+        re.compile(r"(?<![\w.,:+/-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ ./-]{1,2}\d{2,8}){1,5}(?!\w)"),
+        _is_trunk_phone,
+        digits=8,
+        shorten=True,
+        personal=False,
+    ),
+    Rule(
+        "PHONE",
+        _after(_PHONE_WORDS, r"\(?\d[\d .()/-]{5,16}\d"),
+        _is_spoken_phone,
+        words=_PHONE_WORDS,
+        digits=7,
+        shorten=True,
+        personal=False,
+    ),
+    Rule(
+        "PHONE",
+        re.compile(r"(?<![\w.,+-])[2-9]\d\d \d{3} \d{4}(?![\w,.-]\d| \d)"),
+        validators.is_national_phone,
+        digits=10,
+        personal=False,
+    ),
+)
+"""The kinds made of at least six digits close together, or of four between capitals."""
+
+REFERENCE = re.compile(
+    r"(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|build|commit|part|model|isbn|case|item|product"
+    r"|transaction|shipment|parcel|booking|confirmation|batch|timestamp|id|v)\b[\s#:.=\"'(-]*(?:(?:no|num|number|id|code"
+    r"|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
+    re.IGNORECASE,
+)
+"""What stands right before a number that names a thing, not a person."""
+REFERENCE_REACH = 40
