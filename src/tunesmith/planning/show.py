@@ -85,12 +85,12 @@ def _costs(plan: Plan) -> Group:
     return _titled(f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)", table)
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes in the largest fitting decimal unit."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
-            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:.0f} {unit}"
-    return f"{count} B"
+            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:,.0f} {unit}"
+    return f"{count:.0f} B"
 
 
 def number(value: float | str) -> str:

@@ -1,0 +1,216 @@
+"""Charts as inline SVG, for every page: no script, no network, colours from the page's stylesheet.
+
+Each chart is drawn twice, for wide and for narrow screens, because an SVG that is merely scaled down takes its
+letters with it; the stylesheet shows the one that fits. Tooltips are `<title>` elements, which also print nothing
+and are read aloud.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup, escape
+from msgspec import Struct
+
+WIDE, NARROW = 720, 340
+"""Widths in pixels at which charts are drawn; on the page they scale a little to either side."""
+
+MARKED_POINTS = 200
+"""Points with a tooltip of their own per series; the line itself always has them all."""
+
+
+class Series(Struct, frozen=True):
+    """One line: `style` is the class that colours it, `points` are (x, y) in ascending x; `dots` marks each."""
+
+    name: str
+    style: str
+    points: Sequence[tuple[float, float]]
+    dots: bool = False
+
+
+class Range(Struct, frozen=True):
+    """A value with its interval on an interval chart."""
+
+    name: str
+    style: str
+    value: float
+    low: float
+    high: float
+
+
+def line_chart(
+    series: Sequence[Series], *, x_label: str, y_label: str, marker: tuple[float, str] | None = None
+) -> Markup:
+    """Lines over a common x axis with ticks, a grid and tooltips; `marker` is a labelled vertical line at an x."""
+    return _both(lambda width: _lines(series, x_label, y_label, marker, width, 300 if width == WIDE else 240))
+
+
+def bar_chart(bars: Sequence[tuple[str, float]], *, unit: str) -> Markup:
+    """Horizontal bars with their labels and values, in the order given."""
+    return _both(lambda width: _bars(bars, unit, width))
+
+
+def histogram(values: Sequence[float], *, x_label: str, bins: int = 24) -> Markup:
+    """How many of `values` fall into each of equal steps of a round width."""
+    low, high = min(values), max(values)
+    step = _round_step((high - low) / bins or 1)
+    start = math.floor(low / step) * step
+    counts = [0] * (int((high - start) // step) + 1)
+    for value in values:
+        counts[int((value - start) // step)] += 1
+    edges = [(start + index * step, count) for index, count in enumerate(counts)]
+    return _both(lambda width: _columns(edges, step, x_label, width))
+
+
+def interval_chart(ranges: Sequence[Range]) -> Markup:
+    """Values with their intervals on one scale, one under the other; small enough for a table's cell."""
+    width, row = 180, 18
+    low, high = min(r.low for r in ranges), max(r.high for r in ranges)
+    x = _scale(low, high, 8, width - 8)
+    parts = []
+    for index, item in enumerate(ranges):
+        y = 11 + index * row
+        title = f"<title>{escape(item.name)}: {item.value:.4g} ({item.low:.4g} to {item.high:.4g})</title>"
+        parts.append(
+            f'<g class="{item.style}">{title}<line x1="{x(item.low):.1f}" x2="{x(item.high):.1f}" y1="{y}" y2="{y}" '
+            f'class="whisker"/><circle cx="{x(item.value):.1f}" cy="{y}" r="4.5" class="dot"/></g>'
+        )
+    height = 4 + len(ranges) * row
+    label = "; ".join(f"{item.name} {item.value:.4g}" for item in ranges)
+    return _svg(width, height, label, parts)
+
+
+def stacked_bar(parts: Sequence[tuple[str, float]], total: float) -> Markup:
+    """One horizontal bar of named parts, as shares of `total` (styles part-1, part-2, …)."""
+    width, height, left = WIDE, 16, 0.0
+    drawn = []
+    for index, (name, value) in enumerate(parts, start=1):
+        size = width * value / total if total else 0.0
+        drawn.append(
+            f'<rect class="part-{index}" x="{left:.1f}" y="0" width="{size:.1f}" height="{height}">'
+            f"<title>{escape(name)}: {value / total:.0%}</title></rect>"
+        )
+        left += size
+    return _svg(width, height, ", ".join(name for name, _ in parts), drawn, stretch=True)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    step = _round_step((high - low) / max(count, 1) or 1)
+    first = math.ceil(low / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _lines(
+    series: Sequence[Series], x_label: str, y_label: str, marker: tuple[float, str] | None, width: int, height: int
+) -> Markup:
+    left, right, top, bottom = 48, 12, 14, 40
+    points = [point for line in series for point in line.points]
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    y_low, y_high = min(y for _, y in points), max(y for _, y in points)
+    padding = (y_high - y_low) * 0.06 or 0.5
+    y_low, y_high = y_low - padding if y_low > padding else 0.0, y_high + padding
+    x = _scale(x_low, x_high, left, width - right)
+    y = _scale(y_low, y_high, height - bottom, top)
+
+    parts = _y_axis(y, ticks(y_low, y_high, 5), left, width - right)
+    parts += _x_axis(x, ticks(x_low, x_high, 8 if width == WIDE else 4), x_label, left, width - right, height - bottom)
+    parts.append(f'<text class="label" x="{left}" y="{top - 3}">{escape(y_label)}</text>')
+    if marker is not None:
+        at, name = marker
+        anchor = "end" if x(at) > width / 2 else "start"
+        shift = -6 if anchor == "end" else 6
+        parts.append(f'<line class="marker" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{top}" y2="{height - bottom}"/>')
+        parts.append(
+            f'<text class="label" x="{x(at) + shift:.1f}" y="{top + 10}" text-anchor="{anchor}">{escape(name)}</text>'
+        )
+    for line in series:
+        path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in line.points)
+        parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
+        parts += _marks(line, x_label, x, y)
+    label = f"{y_label} by {x_label}: " + ", ".join(line.name for line in series)
+    return _svg(width, height, label, parts)
+
+
+def _marks(line: Series, x_label: str, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+    step = math.ceil(len(line.points) / MARKED_POINTS)
+    shape = 'r="3.5" class="dot' if line.dots else 'r="7" class="hit'
+    return [
+        f'<circle cx="{x(px):.1f}" cy="{y(py):.1f}" {shape} {line.style}">'
+        f"<title>{escape(line.name)}, {escape(x_label)} {px:g}: {py:.4g}</title></circle>"
+        for px, py in line.points[::step]
+    ]
+
+
+def _bars(bars: Sequence[tuple[str, float]], unit: str, width: int) -> Markup:
+    row, gutter = 26, min(max(len(name) for name, _ in bars), 24 if width == WIDE else 14) * 7.2 + 14
+    room = width - gutter - 84
+    largest = max((value for _, value in bars), default=1) or 1
+    parts = []
+    for index, (name, value) in enumerate(bars):
+        y, size = index * row + 4, room * value / largest
+        shown = name if len(name) * 7.2 + 14 <= gutter + 1 else name[: int(gutter / 7.2) - 3] + "…"
+        parts.append(
+            f"<g><title>{escape(name)}: {value:,g} {escape(unit)}</title>"
+            f'<text class="name" x="{gutter - 8:.0f}" y="{y + 14}" text-anchor="end">{escape(shown)}</text>'
+            f'<rect class="bar" x="{gutter:.0f}" y="{y}" width="{max(size, 1):.1f}" height="{row - 8}" rx="2"/>'
+            f'<text class="tick" x="{gutter + size + 6:.1f}" y="{y + 14}">{value:,g}</text></g>'
+        )
+    return _svg(width, len(bars) * row + 6, f"{len(bars)} bars, {unit}", parts)
+
+
+def _columns(edges: Sequence[tuple[float, int]], step: float, x_label: str, width: int) -> Markup:
+    left, right, top, bottom, height = 44, 12, 14, 38, 200
+    largest = max(count for _, count in edges)
+    x = _scale(edges[0][0], edges[-1][0] + step, left, width - right)
+    y = _scale(0, largest * 1.05, height - bottom, top)
+    parts = _y_axis(y, ticks(0, largest, 4), left, width - right)
+    for start, count in edges:
+        wide = max(x(start + step) - x(start) - 1, 1)
+        parts.append(
+            f'<rect class="bar" x="{x(start):.1f}" y="{y(count):.1f}" width="{wide:.1f}" '
+            f'height="{height - bottom - y(count):.1f}"><title>{start:g} to {start + step:g}: {count:,}</title></rect>'
+        )
+    x_ticks = ticks(edges[0][0], edges[-1][0] + step, 8 if width == WIDE else 4)
+    parts += _x_axis(x, x_ticks, x_label, left, width - right, height - bottom)
+    return _svg(width, height, f"Histogram of {x_label}", parts)
+
+
+def _y_axis(y: Callable[[float], float], at: Sequence[float], left: float, right: float) -> list[str]:
+    """Grid lines with their values to the left."""
+    return [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in at
+    ]
+
+
+def _x_axis(
+    x: Callable[[float], float], at: Sequence[float], label: str, left: float, right: float, y: float
+) -> list[str]:
+    """The axis with its values below and its label at the right end."""
+    return [
+        *(f'<text class="tick" x="{x(tick):.1f}" y="{y + 18}" text-anchor="middle">{tick:g}</text>' for tick in at),
+        f'<line class="axis" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>',
+        f'<text class="label" x="{right}" y="{y + 34}" text-anchor="end">{escape(label)}</text>',
+    ]
+
+
+def _both(draw: Callable[[int], Markup]) -> Markup:
+    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(draw(WIDE), draw(NARROW))
+
+
+def _svg(width: float, height: float, label: str, parts: Sequence[str], *, stretch: bool = False) -> Markup:
+    # Every part is made here, from numbers, class names and escaped text.
+    ratio = ' preserveAspectRatio="none"' if stretch else ""
+    head = f'<svg viewBox="0 0 {width:g} {height:g}"{ratio} role="img" aria-label="{escape(label)}">'
+    return Markup(head + "".join(parts) + "</svg>")  # noqa: S704
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = high - low or 1.0
+    return lambda value: start + (end - start) * (value - low) / span
+
+
+def _round_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough - 1e-12)

@@ -1,0 +1,54 @@
+"""What every page shares: the templates (autoescaped), the stylesheet, and how numbers are written for people."""
+
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tunesmith.planning.show import dollars, number, size
+
+STATUS_WORDS = {"pass": "passed", "warn": "look at this", "fail": "failed", "good": "good", "bad": "bad"}
+STATUS_MARKS = {"pass": "✓", "good": "✓", "warn": "!", "fail": "✗", "bad": "✗"}
+
+
+def render(template: str, **values: object) -> str:
+    """The page `template` as HTML text, its stylesheet inlined."""
+    style = files("tunesmith.report").joinpath("style.css").read_text(encoding="utf-8")
+    page = _environment().get_template(template)
+    return page.render(style=Markup(style), **values)  # noqa: S704  # our own stylesheet
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tunesmith.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["duration"] = duration
+    environment.filters["size"] = size
+    environment.filters["figure"] = figure
+    environment.filters["setting"] = number
+    environment.filters["dollars"] = dollars
+    environment.globals["status_words"] = STATUS_WORDS
+    environment.globals["status_marks"] = STATUS_MARKS
+    return environment
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, with two figures where it matters."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def figure(value: float) -> str:
+    """A number with three decimals at most and no more figures than it carries."""
+    if value and abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,92 @@
+"""What a run folder holds, read once for the report; a part that is not there is None, a broken one is an error."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tunesmith.errors import RunError
+from tunesmith.evaluation.result import Evaluation
+from tunesmith.planning.plan import Plan
+from tunesmith.quality.report import CheckReport
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec
+from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as far as it went; `steps` and `evals` are in order, each step once (the last time, if resumed)."""
+
+    folder: RunFolder
+    spec: RunSpec
+    check: CheckReport | None
+    plan: Plan | None
+    evaluation: Evaluation | None
+    start: StartEvent | None
+    steps: tuple[StepEvent, ...]
+    evals: tuple[EvalEvent, ...]
+    verdicts: tuple[VerdictEvent, ...]
+    end: EndEvent | None
+
+
+def read_run(folder: RunFolder) -> RunData:
+    """Read the run. Raises RunError when it is no run folder or a file in it is broken."""
+    spec = folder.load_spec()
+    start: StartEvent | None = None
+    end: EndEvent | None = None
+    steps: dict[int, StepEvent] = {}
+    evals: dict[int, EvalEvent] = {}
+    verdicts: dict[tuple[int, str], VerdictEvent] = {}
+    for event in _events(folder.events):
+        match event:
+            case StartEvent():
+                start, end = event, None
+            case StepEvent():
+                steps[event.step] = event
+            case EvalEvent():
+                evals[event.step] = event
+            case VerdictEvent():
+                verdicts[event.step, event.name] = event
+            case EndEvent():
+                end = event
+    return RunData(
+        folder=folder,
+        spec=spec,
+        check=_read(folder.check, CheckReport),
+        plan=_read(folder.plan, Plan),
+        evaluation=_read(folder.evaluation, Evaluation),
+        start=start,
+        steps=tuple(steps[step] for step in sorted(steps)),
+        evals=tuple(evals[step] for step in sorted(evals)),
+        verdicts=tuple(verdicts.values()),
+        end=end,
+    )
+
+
+def _events(path: Path) -> list[Event]:
+    if not path.is_file():
+        return []
+    decoder = msgspec.json.Decoder(Event)
+    lines = path.read_bytes().split(b"\n")
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events += [decoder.decode(line)] if line else []
+        except msgspec.DecodeError as error:
+            if number == len(lines):  # a crash cut the last line short; resuming writes it anew
+                break
+            raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
+    return events
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise RunError(f"{path}: cannot be read ({error}); remove it and run the verb that writes it again") from error

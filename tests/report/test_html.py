@@ -1,0 +1,160 @@
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_run import SAMPLES, STEPS, evaluation, events, write_events
+
+from tunesmith.errors import RunError
+from tunesmith.evaluation.result import Sample
+from tunesmith.report.html import difference, smoothed, write_report
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import dump_spec
+
+HOSTILE = "<script>alert(1)</script> \" onload='x' </td>{{ 7*7 }}"
+
+
+def page(run: RunFolder) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """What a browser would load and what a screen reader would read out."""
+
+    VOID = frozenset({"meta"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.headings: list[int] = []
+        self.unscoped = 0
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.loaded += [tag] if tag in ("script", "link", "iframe", "object", "embed", "img") else []
+        self.unscoped += tag == "th" and "scope" not in named
+        self.headings += [int(tag[1])] if re.fullmatch(r"h[1-6]", tag) else []
+        self.open += [] if tag in self.VOID else [tag]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_loads_nothing_and_runs_no_script(full_run: RunFolder) -> None:
+    text = page(full_run)
+    assert Outline(text).loaded == []
+    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", text.split("</style>")[0])
+
+
+def test_the_report_is_well_formed_and_accessible(full_run: RunFolder) -> None:
+    outline = Outline(page(full_run))
+    assert outline.open == []
+    assert outline.unscoped == 0
+    assert outline.headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False))
+
+
+def test_every_part_of_the_run_is_in_the_report(full_run: RunFolder) -> None:
+    text = page(full_run)
+    for heading in (
+        "Did it help?",
+        "How it learned",
+        "What they say",
+        "The data",
+        "The plan",
+        "Make it again",
+        "Warnings",
+    ):
+        assert f">{heading}</h2>" in text
+    assert "Fine-tuning helped" in text
+    assert "3 rows were truncated, losing 0.4%" in text
+    for line in dump_spec(full_run.load_spec()).splitlines():
+        assert line in text
+
+
+def test_the_curves_hold_every_point(full_run: RunFolder) -> None:
+    curve, smooth, validation = re.findall(r'points="([^"]*)"', page(full_run))[:3]
+    assert len(curve.split()) == len(smooth.split()) == STEPS
+    assert len(validation.split()) == STEPS // 14
+
+
+@pytest.mark.parametrize("missing", ["check", "plan", "evaluation", "events"])
+def test_a_part_that_is_missing_is_left_out(full_run: RunFolder, missing: str) -> None:
+    heading = {"check": "The data", "plan": "The plan", "evaluation": "Did it help?", "events": "How it learned"}[
+        missing
+    ]
+    assert f">{heading}</h2>" in page(full_run)
+    getattr(full_run, missing).unlink()
+    assert f">{heading}</h2>" not in page(full_run)
+
+
+def test_a_run_that_has_only_its_spec_has_a_report(bare_run: RunFolder) -> None:
+    assert "Make it again" in page(bare_run)
+
+
+def test_hostile_text_stays_text(full_run: RunFolder) -> None:
+    sample = Sample(0, HOSTILE, HOSTILE, HOSTILE + " x", HOSTILE)
+    full_run.evaluation.write_bytes(msgspec.json.encode(evaluation((sample,))))
+    text = page(full_run)
+    assert "<script" not in text
+    assert "{{ 7*7 }}" in text
+    assert Outline(text).loaded == []
+
+
+def test_rows_that_only_one_model_gets_right_come_first(full_run: RunFolder) -> None:
+    shown = [int(row) for row in re.findall(r"<h3>Row (\d+)</h3>", page(full_run))]
+    assert shown[:3] == [1, 2, 3]
+    assert sorted(shown) == list(range(1, len(SAMPLES) + 1))
+
+
+def test_a_last_line_that_a_crash_cut_short_is_not_read(full_run: RunFolder) -> None:
+    full_run.events.write_bytes(full_run.events.read_bytes() + b'{"event": "step", "st')
+    assert "How it learned" in page(full_run)
+
+
+def test_a_resumed_run_shows_each_step_once(full_run: RunFolder) -> None:
+    write_events(full_run, [*events(), *events()[40:60]])
+    assert len(re.findall(r'points="([^"]*)"', page(full_run))[0].split()) == STEPS
+
+
+@pytest.mark.parametrize("part", ["check", "plan", "evaluation", "events"])
+def test_a_broken_part_is_named(full_run: RunFolder, part: str) -> None:
+    path = getattr(full_run, part)
+    path.write_text("{}\n{}\n")
+    with pytest.raises(RunError, match=re.escape(str(path))):
+        write_report(full_run)
+
+
+def test_a_run_of_one_step_has_a_curve(bare_run: RunFolder) -> None:
+    write_events(bare_run, events()[:2])
+    assert "nan" not in page(bare_run)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_the_pieces_of_a_difference_are_the_reply(reply: str, reference: str) -> None:
+    pieces = difference(reply, reference)
+    assert "".join(piece.text for piece in pieces) == reply
+    assert not any(piece.differs for piece in difference(reply, reply))
+
+
+def test_what_the_reference_lacks_is_marked() -> None:
+    assert [(piece.text, piece.differs) for piece in difference("a big cat", "a cat")] == [
+        ("a ", False),
+        ("big ", True),
+        ("cat", False),
+    ]
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=50))
+def test_smoothing_stays_within_the_values_and_keeps_a_constant(values: list[float]) -> None:
+    assert min(values) - 1e-9 <= min(smoothed(values)) <= max(smoothed(values)) <= max(values) + 1e-9
+    assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
