@@ -1,0 +1,26 @@
+"""The embedded default: a small base model and sample data sets, so that everything runs with no network.
+
+They lie here as plain files in their ordinary layouts and are read by the code that reads everybody's; `tools/` in the
+repository makes them. They cost the installed package 8 MB.
+"""
+
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+SampleName: TypeAlias = Literal["tickets", "extraction", "style", "preference", "dirty", "retention"]
+
+SAMPLES: Final[tuple[SampleName, ...]] = get_args(SampleName)
+"""Ticket classification, extraction to JSON, style transfer, preference pairs, a deliberately dirty set (its truth is
+`dirty.truth.json` beside it), and general conversation that tells how much a tuned model has forgotten."""
+
+_ROOT = Path(__file__).parent
+
+
+def embedded_model() -> Path:
+    """The folder of the embedded base model, in Hugging Face's layout."""
+    return _ROOT / "model"
+
+
+def sample(name: SampleName) -> Path:
+    """The JSONL file of the sample data set `name`, one of `SAMPLES`."""
+    return _ROOT / "data" / f"{name}.jsonl"
