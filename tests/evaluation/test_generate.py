@@ -1,8 +1,18 @@
 """Batched greedy generation says what the model says alone."""
 
 import numpy as np
+import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaForCausalLM,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from tunesmith.evaluation import generate as module
 from tunesmith.evaluation.generate import end_tokens, generate
@@ -36,8 +46,43 @@ def test_a_batch_gives_each_prompt_its_own_greedy_reply_in_order(
     assert len(set(replies)) > 6  # the model is not one that says the same to everything
 
 
+SHAPE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen3Config(**SHAPE, head_dim=8),
+        MistralConfig(**SHAPE, sliding_window=8),  # shorter than the prompts
+        Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, query_pre_attn_scalar=8, sliding_window_pattern=2),
+        GPT2Config(
+            vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3, eos_token_id=1
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_padding_is_right_for_other_architectures(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    other = AutoModelForCausalLM.from_config(config).eval()
+    prompts = some_prompts(6)
+    ends = end_tokens(other, tokenizer)
+    expected = [tokenizer.decode(slow_greedy(other, prompt, ends, 6), skip_special_tokens=True) for prompt in prompts]
+    assert generate(other, tokenizer, prompts, max_new_tokens=6) == [text.strip() for text in expected]
+
+
 def test_the_size_of_the_batch_changes_nothing(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = some_prompts(9)
     together = generate(model, tokenizer, prompts, max_new_tokens=8)
@@ -58,7 +103,7 @@ def test_a_reply_ends_at_the_turn_end_of_the_chat_template(
 
 
 def test_sampling_settings_of_the_model_are_not_applied(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = some_prompts(6)
     greedy = generate(model, tokenizer, prompts, max_new_tokens=8)

@@ -34,7 +34,7 @@ def plain(model: LlamaForCausalLM, row: Row) -> float:
     return float(each[row.supervised[1:]].sum())
 
 
-def test_each_row_has_the_loss_it_has_alone(model: LlamaForCausalLM, monkeypatch) -> None:
+def test_each_row_has_the_loss_it_has_alone(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_TOKENS", 100)
     monkeypatch.setattr(module, "CHUNK_LOGITS", 64 * 7)
     rows = some_rows(15)
@@ -43,7 +43,9 @@ def test_each_row_has_the_loss_it_has_alone(model: LlamaForCausalLM, monkeypatch
     assert found.tokens.tolist() == [row.supervised[1:].sum() for row in rows]
 
 
-def test_a_model_that_ignores_logits_to_keep_gives_the_same(model: LlamaForCausalLM, monkeypatch) -> None:
+def test_a_model_that_ignores_logits_to_keep_gives_the_same(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = some_rows(6)
     expected = row_losses(model, rows).nll
     forward = model.forward

@@ -54,6 +54,11 @@ def test_did_it_help(headline: MetricComparison, status: str, word: str) -> None
     assert (verdict.mend == "") == (status == "good")
 
 
+def test_a_handful_of_rows_proves_nothing() -> None:
+    few = msgspec.structs.replace(accuracy(0.0, 1.0), rows=5)
+    assert judge_help(few, loss(2.0, 1.0)).status == "warn"
+
+
 def test_a_difference_too_small_to_see_names_the_one_that_can_be_seen() -> None:
     verdict = judge_help(accuracy(0.5, 0.55, half=0.1), loss(2.0, 1.99))
     assert "No difference" in verdict.finding

@@ -28,6 +28,10 @@ FALL = 0.10
 LEARNED_BY_HEART = 0.05
 """Nats per token; a training loss below it gives every token 95% on average (exp(-0.05))."""
 
+FEW_ROWS = 20
+"""Fewer rows prove nothing: bootstrap intervals of a handful are far too narrow (Hesterberg 2015, "What Teachers Should
+Know About the Bootstrap", The American Statistician 69:371)."""
+
 NOISE = 0.02
 """Nats per token; no change of a loss smaller than this is a sign of anything."""
 
@@ -82,6 +86,12 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
     def verdict(status: Literal["good", "warn", "bad"], finding: str, mend: str) -> Verdict:
         return Verdict("did it help", status, finding, evidence, mend)
 
+    if headline.rows < FEW_ROWS:
+        return verdict(
+            "warn",
+            f"Too few rows to say: {headline.name} {before} before, {after} now, on {headline.rows} rows.",
+            f"Evaluate on {FEW_ROWS} or more rows that it has not seen, better 100 (--data FILE, or data.holdout).",
+        )
     if headline.significant and _improved(headline):
         return verdict("good", f"Fine-tuning helped: {headline.name} went from {before} to {after}.", "")
     if headline.significant:
@@ -178,7 +188,8 @@ def judge_retention(loss: MetricComparison) -> Verdict:
         "bad" if rise >= 2 * FORGOTTEN else "warn",
         f"The tuned model forgot: its loss on general text is {rise:.0%} higher than the base's.",
         evidence,
-        "Lower the learning rate, train for fewer epochs, use LoRA instead of full, or mix in general rows.",
+        "Lower the learning rate, train for fewer epochs, or mix general rows into the training data "
+        "(LoRA forgets less than full fine-tuning).",
     )
 
 

@@ -20,6 +20,7 @@ from tunesmith.spec import RunSpec
 from tunesmith.training.events import Event, StartEvent
 
 _EMBEDDED_LICENSE = "apache-2.0"
+_ADAPTER_NAMES = {"lora": "LoRA"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -84,7 +85,7 @@ def _license(spec: RunSpec) -> str:
 
 
 def _summary(spec: RunSpec, evaluation: Evaluation | None) -> str:
-    kind = "All parameters" if spec.adapter.kind == "full" else f"A {spec.adapter.kind.upper()} adapter"
+    kind = "All parameters" if spec.adapter.kind == "full" else f"A {_ADAPTER_NAMES[spec.adapter.kind]} adapter"
     verdict = f" {evaluation.verdicts[0].finding}" if evaluation is not None else ""
     return f"{kind} of `{spec.model}`, fine-tuned by supervised learning with Tunesmith.{verdict}"
 
@@ -166,9 +167,12 @@ def _limits(spec: RunSpec, evaluation: Evaluation | None) -> str:
 
 
 def _use(run: RunFolder) -> str:
-    folder = run.model if run.model.is_dir() else run.merged
-    first = "" if run.model.is_dir() else f"tunesmith export {run.root} --to merged\n"
-    return f"## Use\n\n```sh\n{first}transformers chat {folder}\n```"
+    if run.model.is_dir():
+        return f"## Use\n\n```sh\ntransformers chat {_name(run)}/{run.model.name}\n```"
+    return (
+        "## Use\n\nMerge the adapter before serving: it saves the adapter's extra work at every token.\n\n"
+        f"```sh\ntunesmith export {_name(run)} --to merged\ntransformers chat {_name(run)}/{run.merged.name}\n```"
+    )
 
 
 def _read(metric: MetricComparison) -> str:
