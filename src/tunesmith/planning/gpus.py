@@ -12,11 +12,15 @@ from tunesmith.errors import SpecError
 
 
 class Gpu(Struct, frozen=True):
-    """`memory` in GiB, `tflops` dense bf16; `usd_per_hour` where a list price of the date `as_of` is known."""
+    """`memory` in GiB, `tflops` dense bf16 (fp32 where it has no `bf16`).
+
+    `usd_per_hour` is there where a list price of the date `as_of` is known.
+    """
 
     name: str
     memory: float
     tflops: float
+    bf16: bool = True
     usd_per_hour: float | None = None
     as_of: str | None = None
 

@@ -8,6 +8,7 @@ It costs microseconds; other block designs (mixtures of experts, state spaces) a
 
 from typing import Literal
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -131,8 +132,7 @@ def largest_micro_batch(shape: ModelShape, method: Method, work: Workload, gpu_g
     fitting = 0
     rows = 1
     while rows <= LARGEST_MICRO_BATCH:
-        step = Workload(rows, work.length, work.supervised_share, work.precision, work.rank, work.checkpointing)
-        if estimate(shape, method, step).total > usable_bytes(gpu_gib):
+        if estimate(shape, method, msgspec.structs.replace(work, rows=rows)).total > usable_bytes(gpu_gib):
             break
         fitting, rows = rows, rows * 2
     return fitting

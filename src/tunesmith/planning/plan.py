@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import Conversation
@@ -31,6 +32,8 @@ from tunesmith.spec import AdapterSpec, RunSpec, parse_spec
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 """In the order they are recommended: full fine-tuning is rarely necessary."""
+
+METHOD_NAMES: dict[str, str] = {"full": "Full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 
 MICRO_BATCH_TOKENS = 4096
 """Padded tokens that the engine runs through the model at once."""
@@ -153,18 +156,28 @@ def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
 
 
 def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | None) -> MethodPlan:
+    work = _on(work, card)
     memory = estimate(shape, method, work)
-    one_row = estimate(shape, method, Workload(1, work.length, work.supervised_share, work.precision, work.rank)).total
+    one_row = msgspec.structs.replace(work, rows=1)
     return MethodPlan(
         method=method,
         trainable_parameters=shape.parameters if method == "full" else shape.lora_parameters(work.rank),
         memory=memory,
         peak_bytes=memory.total,
-        one_row_bytes=one_row,
+        one_row_bytes=estimate(shape, method, one_row).total,
         rule_of_thumb=rule_of_thumb(method, shape.parameters),
         micro_batch=None if card is None else largest_micro_batch(shape, method, work, card.memory),
-        gpus=tuple(gpu.name for gpu in known_gpus() if one_row <= usable_bytes(gpu.memory)),
+        gpus=tuple(
+            gpu.name
+            for gpu in known_gpus()
+            if estimate(shape, method, _on(one_row, gpu)).total <= usable_bytes(gpu.memory)
+        ),
     )
+
+
+def _on(work: Workload, gpu: Gpu | None) -> Workload:
+    """The work in the precision that the engine chooses on `gpu`: bf16 where its cores have it."""
+    return msgspec.structs.replace(work, precision="bf16" if gpu is None or gpu.bf16 else "fp32")
 
 
 def _cheapest(chosen: MethodPlan) -> Gpu | None:
@@ -176,7 +189,7 @@ def _cheapest(chosen: MethodPlan) -> Gpu | None:
 
 
 def _answer(shape: ModelShape, chosen: MethodPlan, card: Gpu | None, length: int) -> str:
-    name = {"full": "Full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}[chosen.method]
+    name = METHOD_NAMES[chosen.method]
     needs = f"{name} needs about {_gigabytes(chosen.one_row_bytes)}"
     if card is None:
         smallest = f"; it fits on a {chosen.gpus[0]} and larger" if chosen.gpus else "; no single known GPU holds it"

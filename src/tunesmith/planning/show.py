@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.planning.plan import MethodPlan, Plan
+from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
 
 RATING_STYLE = {"too few": "red", "minimum": "yellow", "good": "green", "excellent": "green"}
 
@@ -40,7 +40,7 @@ def _memory(plan: Plan) -> Group:
     table.add_column(f"On {plan.gpu}" if plan.gpu else "Smallest GPU")
     for method in plan.methods:
         table.add_row(
-            method.method,
+            METHOD_NAMES[method.method],
             f"{method.trainable_parameters / plan.model.parameters:.2%}",
             size(method.one_row_bytes),
             size(method.peak_bytes),

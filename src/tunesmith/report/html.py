@@ -25,8 +25,8 @@ from tunesmith.spec import dump_spec, range_warnings
 SHOWN_SAMPLES = 6
 """Samples laid open; the rest are one click away."""
 
-SMOOTHING = 0.9
-"""Weight of the past in the smoothed training loss (an exponential moving average, corrected for its start)."""
+SMOOTHED_SHARE = 0.05
+"""Of the run's steps: how many the smoothed training loss averages over, about."""
 
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
@@ -103,10 +103,11 @@ def difference(reply: str, reference: str) -> tuple[Piece, ...]:
 
 def smoothed(values: list[float]) -> list[float]:
     """The exponential moving average of `values`, corrected for its start (Adam's bias correction)."""
+    past = 1 - 1 / max(1.0, len(values) * SMOOTHED_SHARE)
     average, smooth = 0.0, []
     for count, value in enumerate(values, start=1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        smooth.append(average / (1 - SMOOTHING**count))
+        average = past * average + (1 - past) * value
+        smooth.append(average / (1 - past**count))
     return smooth
 
 

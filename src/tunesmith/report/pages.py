@@ -6,10 +6,13 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tunesmith.planning.plan import METHOD_NAMES
 from tunesmith.planning.show import dollars, number, size
 
 STATUS_WORDS = {"pass": "passed", "warn": "look at this", "fail": "failed", "good": "good", "bad": "bad"}
 STATUS_MARKS = {"pass": "✓", "good": "✓", "warn": "!", "fail": "✗", "bad": "✗"}
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def render(template: str, **values: object) -> str:
@@ -31,8 +34,11 @@ def _environment() -> Environment:
     environment.filters["duration"] = duration
     environment.filters["size"] = size
     environment.filters["figure"] = figure
+    environment.filters["measure"] = measure
+    environment.filters["compact"] = compact
     environment.filters["setting"] = number
     environment.filters["dollars"] = dollars
+    environment.globals["method_names"] = METHOD_NAMES
     environment.globals["status_words"] = STATUS_WORDS
     environment.globals["status_marks"] = STATUS_MARKS
     return environment
@@ -52,3 +58,17 @@ def figure(value: float) -> str:
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def measure(value: float) -> str:
+    """A measured value to the same number of decimals as others of its magnitude, so that columns line up."""
+    decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def compact(count: int) -> str:
+    """A large count with three figures: 73.7K, 4.01M, 8.03B."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g}{unit}"
+    return str(count)
