@@ -7,10 +7,13 @@ row count, the task, every row's input and output text, lazily read back from a 
 To add a check: write one file, and list it in `checklist.py`.
 """
 
+import math
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -58,19 +61,23 @@ class Flag(Struct, frozen=True):
 Observed = TypeVar("Observed")
 
 
-class RowCheck(Protocol[Observed]):
-    """A check of single rows. Instances are sent to the workers before the pass: options in, no open files."""
+class Observer(Protocol[Observed]):
+    """Sees every row once. Instances are sent to the workers before the pass: options in, no open files."""
 
     def observe(self, rows: Sequence[Row]) -> Observed:
-        """Facts about a batch of rows; runs in a worker, must not change the check and should return little."""
+        """Facts about a batch of rows; runs in a worker, must not change the observer and should return little."""
         ...
 
     def add(self, observed: Observed) -> None:
         """Gather one batch's facts; called in row order in the parent."""
         ...
 
+
+class RowCheck(Observer[Observed], Protocol[Observed]):
+    """A check of single rows."""
+
     def findings(self, profile: "Profile") -> tuple[Finding, ...]:
-        """The judgement once every row was seen (usually one finding; none where the check does not apply)."""
+        """The judgement once every row was seen: usually one finding, none where the check does not apply."""
         ...
 
 
@@ -103,23 +110,38 @@ class RowTexts:
         return duplicate_pairs(self.inputs)
 
 
-@dataclass(frozen=True, eq=False)
+class ClassCount(Struct, frozen=True):
+    """A class of a classification set and its rows."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Task:
-    """What the rows teach: `classification`, `extraction`, `style`, `domain` or `code`, and how we know."""
+    """What the rows teach: `classification`, `extraction`, `style`, `domain` or `code`, and how we know.
+
+    `classes` are the labels of a classification set, the most frequent first.
+    """
 
     name: str
     reason: str
+    classes: tuple[ClassCount, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What the pass left for the judgements. `evaluation` holds the rows of `--eval`, if any."""
+    """What the pass left for the judgements.
+
+    `broken` holds the first broken rows, `broken_count` says how many there are; `evaluation` the rows of `--eval`.
+    """
 
     files: tuple[str, ...]
     rows: RowTexts
-    broken: tuple[BrokenRow, ...]
     task: Task
-    model: str | None = None
+    characters: int = 0
+    broken: tuple[BrokenRow, ...] = ()
+    broken_count: int = 0
     evaluation: RowTexts | None = None
 
 
@@ -128,7 +150,7 @@ ProfileCheck = Callable[[Profile], tuple[Finding, ...]]
 
 @dataclass
 class Flags:
-    """Offending rows: all are counted, the first `SHOWN_ROWS` are kept. A `RowCheck` gathers its batches' flags here."""
+    """Offending rows as a `RowCheck` gathers them from its batches: all counted, the first `SHOWN_ROWS` kept."""
 
     count: int = 0
     shown: list[Flag] = field(default_factory=list)
@@ -139,6 +161,12 @@ class Flags:
             self.count += 1
             if len(self.shown) < SHOWN_ROWS:
                 self.shown.append(flag)
+
+    def extend(self, flags: "Flags", note: str | None = None) -> None:
+        """Gather another batch's flags, with `note` in place of theirs if given."""
+        kept = flags.shown[: SHOWN_ROWS - len(self.shown)]
+        self.count += flags.count
+        self.shown += kept if note is None else [Flag(flag.index, flag.where, note) for flag in kept]
 
     def notes(self) -> tuple[RowNote, ...]:
         """The kept flags as a finding shows them."""
@@ -157,6 +185,17 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
 
 
+def distribution(values: Iterable[float], bars: int = 10) -> dict[str, int]:
+    """How many of `values` (lengths, counts) fall into each of at most `bars` ranges of round numbers, for a plot."""
+    array = np.fromiter(values, np.float64)
+    if not len(array):
+        return {}
+    step = float(10 ** math.floor(math.log10(max(array.max() / bars, 1))))
+    step *= next(factor for factor in (1, 2, 5, 10) if array.max() / (factor * step) < bars)
+    counts = np.bincount((array // step).astype(np.int64))
+    return {f"{index * step:,.0f} to {(index + 1) * step:,.0f}": int(count) for index, count in enumerate(counts)}
+
+
 def quote(text: str, characters: int = NOTE_CHARACTERS) -> str:
     """`text` on one line, cut to `characters`."""
     line = " ".join(text[: 4 * characters].split())
@@ -165,9 +204,16 @@ def quote(text: str, characters: int = NOTE_CHARACTERS) -> str:
 
 def shell_quote(files: Iterable[str]) -> str:
     """File names as they are typed on a command line."""
-    import shlex
+    return shlex.join(files)
 
-    return " ".join(shlex.quote(file) for file in files)
+
+def clean_command(files: Iterable[str], *flags: str) -> str:
+    """The command lines that mend `files` into new ones: `tunesmith data clean a.jsonl a.clean.jsonl FLAGS`."""
+    return " && ".join(
+        shlex.join(["tunesmith", "data", "clean", file, str(PurePath(file).with_stem(f"{PurePath(file).stem}.clean"))])
+        + "".join(f" {flag}" for flag in flags)
+        for file in files
+    )
 
 
 def input_text(conversation: Conversation) -> str:

@@ -32,44 +32,8 @@ class Finding(Struct, frozen=True):
     facts: dict[str, Any] = {}
 
 
-class Histogram(Struct, frozen=True):
-    """A distribution over rows: `counts[i]` rows have a value in [`edges[i]`, `edges[i + 1]`)."""
-
-    name: str
-    unit: str
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-class ClassCount(Struct, frozen=True):
-    """A class of a classification set and its rows."""
-
-    name: str
-    rows: int
-
-
-class Theme(Struct, frozen=True):
-    """A cluster of alike inputs: its share of the (sampled) rows, its most telling words, and some members."""
-
-    share: float
-    words: tuple[str, ...]
-    examples: tuple[RowNote, ...]
-
-
-class ReviewRow(Struct, frozen=True):
-    """A row drawn at random for a person to read."""
-
-    where: str
-    input: str
-    output: str
-
-
 class CheckReport(Struct, frozen=True):
-    """All findings over the given files; `status` is the worst of them.
-
-    `classes` is empty unless the task is classification; `themes` are the largest first; `review` is a seeded sample
-    for a person to read before spending GPU hours.
-    """
+    """All findings over the given files; `status` is the worst of them."""
 
     files: tuple[str, ...]
     rows: int
@@ -79,7 +43,3 @@ class CheckReport(Struct, frozen=True):
     status: Status
     findings: tuple[Finding, ...]
     seconds: float
-    histograms: tuple[Histogram, ...] = ()
-    classes: tuple[ClassCount, ...] = ()
-    themes: tuple[Theme, ...] = ()
-    review: tuple[ReviewRow, ...] = ()

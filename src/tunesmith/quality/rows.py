@@ -1,0 +1,97 @@
+"""The rows of the files as checks read them back: texts in a spill file, places in small arrays.
+
+The pass writes each row's input and output once, so a check may look at any row again (a random sample, both sides of
+a near-duplicate pair) while memory holds about 40 bytes a row. The cost is the text's size on the temporary disk.
+"""
+
+import mmap
+import tempfile
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+
+from tunesmith.dataset.conversation import Conversation
+from tunesmith.quality.check import RowTexts, context_hash, input_text, output_text
+
+
+class SpilledTexts(Sequence[str]):
+    """Append-only texts in a temporary file, which vanishes with the object."""
+
+    def __init__(self) -> None:
+        # Unlinked at once by the operating system where it can, so a killed process leaves nothing behind.
+        self._file = tempfile.TemporaryFile(prefix="tunesmith-")  # noqa: SIM115
+        self._ends = array("q", [0])
+        self._map: mmap.mmap | None = None
+
+    def extend(self, texts: Iterable[str]) -> None:
+        """Append `texts`; not allowed any more once one was read back."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        end = self._ends[-1]
+        for text in encoded:
+            end += len(text)
+            self._ends.append(end)
+        self._file.write(b"".join(encoded))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._bytes(start, end).decode("utf-8", "surrogatepass")
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        if self._ends[-1] == 0:
+            return b""
+        if self._map is None:
+            self._file.flush()
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map[start:end]
+
+
+class RowWriter:
+    """Gathers rows during the pass; `rows()` is what the judgements read."""
+
+    def __init__(self) -> None:
+        self._inputs = SpilledTexts()
+        self._outputs = SpilledTexts()
+        self._contexts = array("q")
+        self._labels: list[str] = []
+        self._names: dict[str, str] = {"": ""}
+        self._files: dict[str, int] = {}
+        self._file_of = array("i")
+        self._lines = array("q")
+
+    def extend(self, conversations: Sequence[Conversation]) -> None:
+        """Append rows."""
+        self._inputs.extend(input_text(row) for row in conversations)
+        self._outputs.extend(output_text(row) for row in conversations)
+        for row in conversations:
+            source = row.source
+            self._contexts.append(context_hash(row))
+            label = row.label or ""
+            self._labels.append(self._names.setdefault(label, label))
+            self._file_of.append(self._files.setdefault(source.file if source else "", len(self._files)))
+            self._lines.append(source.line if source else len(self._lines) + 1)
+
+    def rows(self) -> RowTexts:
+        """All rows gathered."""
+        return RowTexts(
+            inputs=self._inputs,
+            outputs=self._outputs,
+            contexts=np.asarray(self._contexts, np.int64),
+            labels=self._labels,
+            files=tuple(self._files),
+            file_of=np.asarray(self._file_of, np.int32),
+            lines=np.asarray(self._lines, np.int64),
+        )

@@ -1,0 +1,175 @@
+"""What kind of task the rows teach, read off their outputs, because the right amount of data depends on it.
+
+Rules in order of how sure they are: few short outputs that repeat are classes; outputs that are JSON or tool calls
+are extraction; outputs that are code are code; outputs that say the input again in other words, or prompts that ask
+for a tone, are style; what is left is domain knowledge. `--task` overrides, and the reason is always told.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from tunesmith.errors import SpecError
+from tunesmith.planning.data_facts import RECOMMENDED_ROWS
+from tunesmith.quality.check import ClassCount, Row, Task, share
+
+LABEL_CHARACTERS = 60
+"""A class name is at most this long."""
+
+MOST_CLASSES = 10_000
+"""Past this many distinct short outputs they are no classes; counting stops so that memory stays bounded."""
+
+ROWS_PER_CLASS = 4
+"""An output is a class when it repeats; a set is a classification when its classes have this many rows on average."""
+
+COMPARED_CHARACTERS = 400
+"""Of input and output, when their words are compared."""
+
+CODE = re.compile(
+    r"^```(?!json|text|markdown|\s*$)\w|^\s*(def \w+\(|class \w+[:(]|import \w+$|from [\w.]+ import |"
+    r"(function|fn|func) \w+\(|(public|private|static) \w+|#include [<\"]|(const|let|var) \w+ ?=|SELECT .+ FROM |"
+    r"package \w+$)",
+    re.MULTILINE,
+)
+TONE = re.compile(
+    r"\b(rewrite|rephrase|paraphrase|reword|style|tone|formal(ly)?|informal|polite(ly)?|casual(ly)?|voice|"
+    r"persona|in the manner of|speak like|talk like|sound like|pirate)\b",
+    re.IGNORECASE,
+)
+WORD = re.compile(r"\w{3,}")
+
+
+class TaskSigns(Struct):
+    """Counts over rows; `outputs` counts the distinct short outputs."""
+
+    rows: int = 0
+    characters: int = 0
+    labelled: int = 0
+    short: int = 0
+    json: int = 0
+    code: int = 0
+    tone: int = 0
+    rewritten: int = 0
+    preferences: int = 0
+    labels: Counter[str] = msgspec.field(default_factory=Counter)
+    outputs: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+class TaskInference:
+    """An `Observer`: gathers the signs of each task; `infer` decides."""
+
+    def __init__(self) -> None:
+        self.signs = TaskSigns()
+
+    def observe(self, rows: Sequence[Row]) -> TaskSigns:
+        """Count the signs of each task in a batch."""
+        signs = TaskSigns(rows=len(rows))
+        for row in rows:
+            conversation, output = row.conversation, row.output
+            signs.characters += len(row.input) + len(output)
+            signs.preferences += bool(conversation.rejected)
+            if conversation.label:
+                signs.labelled += 1
+                signs.labels[conversation.label] += 1
+            if len(output) <= LABEL_CHARACTERS and "\n" not in output.strip():
+                signs.short += 1
+                signs.outputs[output.strip()] += 1
+            elif output[:200].lstrip()[:1] not in ("{", "[") and CODE.search(output):
+                signs.code += 1
+            signs.json += is_structured(row)
+            signs.tone += _asks_for_tone(row)
+            signs.rewritten += _is_rewritten(row)
+        return signs
+
+    def add(self, observed: TaskSigns) -> None:
+        """Gather one batch."""
+        total = self.signs
+        for name in ("rows", "characters", "labelled", "short", "json", "code", "tone", "rewritten", "preferences"):
+            setattr(total, name, getattr(total, name) + getattr(observed, name))
+        for counts, more in ((total.labels, observed.labels), (total.outputs, observed.outputs)):
+            if len(counts) <= MOST_CLASSES:
+                counts.update(more)
+
+    def infer(self, task: str | None = None) -> Task:
+        """The task, `task` if given. Raises SpecError for a task that does not exist."""
+        if task is not None and task not in RECOMMENDED_ROWS:
+            raise SpecError(f"--task {task}: not a known task; use one of {', '.join(RECOMMENDED_ROWS)}")
+        classes = self._classes()
+        if task is not None:
+            return Task(task, "given with --task", classes if task == "classification" else ())
+        signs, rows = self.signs, max(self.signs.rows, 1)
+        if classes:
+            source = "named in a label column" if signs.labelled > rows / 2 else "short outputs that repeat"
+            return Task("classification", f"{len(classes)} classes in {signs.rows:,} rows, {source}", classes)
+        if signs.json > rows / 2:
+            return Task("extraction", f"{share(signs.json, rows)} of the outputs are JSON or tool calls")
+        if signs.code > rows / 2:
+            return Task("code", f"{share(signs.code, rows)} of the outputs contain code")
+        if signs.tone > rows / 2:
+            return Task("style", f"{share(signs.tone, rows)} of the prompts ask for a tone or a rewriting")
+        if signs.rewritten > rows / 2:
+            return Task("style", f"{share(signs.rewritten, rows)} of the outputs say the input again in other words")
+        if signs.preferences > rows / 2:
+            return Task("style", f"{share(signs.preferences, rows)} of the rows are preference pairs")
+        return Task("domain", "outputs are free text: neither classes, structure, code nor rewritings")
+
+    def _classes(self) -> tuple[ClassCount, ...]:
+        """The classes, most frequent first; empty when outputs do not repeat as labels do."""
+        signs = self.signs
+        if signs.labelled > signs.rows / 2:
+            counts = signs.labels
+        elif signs.short > 0.9 * signs.rows:
+            counts = signs.outputs
+        else:
+            return ()
+        repeated = sum(count for count in counts.values() if count > 1)
+        if len(counts) > MOST_CLASSES or repeated < 0.8 * signs.rows or counts.total() < ROWS_PER_CLASS * len(counts):
+            return ()
+        return tuple(ClassCount(name, count) for name, count in counts.most_common())
+
+
+def is_structured(row: Row) -> bool:
+    """Whether the output is a JSON object or array, or calls a tool."""
+    if any(message.tool_calls for message in row.conversation.completion):
+        return True
+    text = unfenced(row.output)
+    return text[:1] in ("{", "[") and parses(text)
+
+
+def unfenced(output: str) -> str:
+    """The output without the Markdown fence around it, if that is all there is around it."""
+    text = output.strip()
+    if text.startswith("```") and text.endswith("```") and len(text) > 6:
+        first, _, rest = text[:-3].partition("\n")
+        if first in ("```", "```json", "```JSON"):
+            return rest.strip()
+    return text
+
+
+def parses(text: str) -> bool:
+    """Whether `text` is JSON."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _asks_for_tone(row: Row) -> bool:
+    prompt = row.conversation.prompt
+    return any(
+        TONE.search(message.content, 0, COMPARED_CHARACTERS) for message in prompt if message.role != "assistant"
+    )
+
+
+def _is_rewritten(row: Row) -> bool:
+    """Whether most of the output's words are the input's, at a similar length."""
+    low, high = sorted((len(row.input), len(row.output)))
+    if low < 20 or high > 3 * low:
+        return False
+    said = set(WORD.findall(row.output[:COMPARED_CHARACTERS].lower()))
+    asked = set(WORD.findall(row.input[:COMPARED_CHARACTERS].lower()))
+    return len(said & asked) >= 0.6 * len(said)
