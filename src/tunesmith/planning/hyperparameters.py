@@ -8,6 +8,7 @@ import math
 
 from msgspec import Struct
 
+from tunesmith.planning.figures import compact
 from tunesmith.planning.memory import Method
 from tunesmith.spec import TYPICAL_RANGES
 
@@ -88,7 +89,7 @@ def _learning_rate(parameters: int, method: Method) -> Hyperparameter:
     rate = 2e-4 * (7e9 / max(parameters, 1)) ** 0.25
     low, high, _ = TYPICAL_RANGES["training.learning_rate"]
     rate = min(max(rate, low * 10), high)
-    why = f"lower for larger models; {parameters / 1e9:.3g}B parameters"
+    why = f"lower for larger models; {compact(parameters)} parameters"
     if method == "full":
         rate, why = rate / 10, f"{why}, and full fine-tuning takes a tenth of LoRA's"
     return Hyperparameter("Learning rate", "training.learning_rate", float(f"{rate:.1g}"), low, high, why)

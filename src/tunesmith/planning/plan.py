@@ -15,6 +15,7 @@ from tunesmith.dataset.conversation import Conversation
 from tunesmith.errors import SpecError
 from tunesmith.planning.cost import Cost, costs, gpu_hours, load_prices, train_flops
 from tunesmith.planning.data_facts import DataFacts, measure
+from tunesmith.planning.figures import compact, size
 from tunesmith.planning.gpus import Gpu, find_gpu, known_gpus
 from tunesmith.planning.hyperparameters import Hyperparameter, batch_size, derive, lora_rank, max_length
 from tunesmith.planning.memory import (
@@ -181,21 +182,17 @@ def _on(work: Workload, gpu: Gpu | None) -> Workload:
 
 
 def _cheapest(chosen: MethodPlan) -> Gpu | None:
-    """Of the GPUs that the method fits on and whose price is known, the one whose FLOPs cost least."""
-    priced = [
-        (gpu.usd_per_hour / gpu.tflops, gpu) for gpu in known_gpus() if gpu.name in chosen.gpus and gpu.usd_per_hour
-    ]
+    """Of the GPUs that the method fits on and whose price is known, the one that costs least an hour."""
+    priced = [(gpu.usd_per_hour, gpu) for gpu in known_gpus() if gpu.name in chosen.gpus and gpu.usd_per_hour]
     return min(priced, key=lambda pair: pair[0])[1] if priced else None
 
 
 def _answer(shape: ModelShape, chosen: MethodPlan, card: Gpu | None, length: int) -> str:
     name = METHOD_NAMES[chosen.method]
-    needs = f"{name} needs about {_gigabytes(chosen.one_row_bytes)}"
+    needs = f"{name} needs about {size(chosen.one_row_bytes)}"
     if card is None:
         smallest = f"; it fits on a {chosen.gpus[0]} and larger" if chosen.gpus else "; no single known GPU holds it"
-        return (
-            f"{needs} for {_billions(shape.parameters)} parameters, one row of {length:,} tokens at a time{smallest}."
-        )
+        return f"{needs} for {compact(shape.parameters)} parameters, one row of {length:,} tokens at a time{smallest}."
     if chosen.micro_batch == 0:
         larger = f"choose a {chosen.gpus[0]} or larger" if chosen.gpus else "choose a smaller model"
         return f"No method fits on a {card.name}: even {needs}; {larger}."
@@ -217,11 +214,3 @@ def _warnings(data: DataFacts, chosen: MethodPlan) -> tuple[str, ...]:
 
 def _value(values: tuple[Hyperparameter, ...], key: str) -> float:
     return float(next(setting.value for setting in values if setting.key == key))
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
-
-
-def _billions(count: int) -> str:
-    return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"

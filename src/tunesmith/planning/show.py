@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.planning.figures import dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
 
 RATING_STYLE = {"too few": "red", "minimum": "yellow", "good": "green", "excellent": "green"}
@@ -79,49 +80,17 @@ def _costs(plan: Plan) -> Group:
         inference = "GPU only"
         if cost.input_per_million_tokens is not None and cost.output_per_million_tokens is not None:
             inference = f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
-        table.add_row(
-            cost.provider, cost.model, dollars(cost.training_usd), duration(cost.hours), inference, cost.as_of
-        )
+        table.add_row(cost.provider, cost.model, dollars(cost.training_usd), _hours(cost.hours), inference, cost.as_of)
     return _titled(f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)", table)
-
-
-def size(count: float) -> str:
-    """Bytes in the largest fitting decimal unit."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}" if count < 100 * scale else f"{count / scale:,.0f} {unit}"
-    return f"{count:.0f} B"
-
-
-def number(value: float | str) -> str:
-    """A hyperparameter as people write it: 2e-4, 0.05, 2048, cosine."""
-    if isinstance(value, str):
-        return value
-    if 0 < abs(value) < 0.001:
-        mantissa, exponent = f"{value:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:g}"
-
-
-def dollars(amount: float | None) -> str:
-    """Dollars and cents; below a cent, so; a dash where it is not known."""
-    if amount is None:
-        return "-"
-    return "<$0.01" if amount < 0.01 else f"${amount:,.2f}"
-
-
-def duration(hours: float | None) -> str:
-    """Hours, minutes or seconds; a dash where it is not known."""
-    if hours is None:
-        return "-"
-    if hours >= 1:
-        return f"{hours:.1f} h"
-    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else f"{max(hours * 3600, 1):.0f} s"
 
 
 def rows(count: int) -> str:
     """A number of rows, in words that agree."""
     return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _hours(hours: float | None) -> str:
+    return "-" if hours is None else duration(hours * 3600)
 
 
 def _titled(title: str, table: Table) -> Group:

@@ -108,7 +108,7 @@ def _lines(
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     y_low, y_high = min(y for _, y in points), max(y for _, y in points)
     padding = (y_high - y_low) * 0.06 or 0.5
-    y_low, y_high = y_low - padding if y_low > padding else 0.0, y_high + padding
+    y_low, y_high = 0.0 if 0 <= y_low <= padding else y_low - padding, y_high + padding
     x = _scale(x_low, x_high, left, width - right)
     y = _scale(y_low, y_high, height - bottom, top)
 

@@ -6,8 +6,8 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tunesmith.planning.figures import compact, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES
-from tunesmith.planning.show import dollars, number, size
 
 STATUS_WORDS = {"pass": "passed", "warn": "look at this", "fail": "failed", "good": "good", "bad": "bad"}
 STATUS_MARKS = {"pass": "✓", "good": "✓", "warn": "!", "fail": "✗", "bad": "✗"}
@@ -44,15 +44,6 @@ def _environment() -> Environment:
     return environment
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, with two figures where it matters."""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    if seconds >= 90:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
 def figure(value: float) -> str:
     """A number with three decimals at most and no more figures than it carries."""
     if value and abs(value) < 0.001:
@@ -64,11 +55,3 @@ def measure(value: float) -> str:
     """A measured value to the same number of decimals as others of its magnitude, so that columns line up."""
     decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
     return f"{value:,.{decimals}f}".replace("-", MINUS)
-
-
-def compact(count: int) -> str:
-    """A large count with three figures: 73.7K, 4.01M, 8.03B."""
-    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g}{unit}"
-    return str(count)
