@@ -1,0 +1,207 @@
+"""Anthropic's messages: the system text on top, content as text or blocks, tool results inside user turns.
+
+    {"system": "…", "messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": [blocks]}]}
+
+Reference: https://docs.anthropic.com/en/api/messages. A row that has neither a system text nor blocks looks the same
+in OpenAI's format and reads the same.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.dataset.conversation import Conversation, Message, ToolCall
+from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
+
+KNOWN = frozenset({"system", "messages", "tools", "label"})
+BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    """Whether `row` is meant as this format: a top-level system text, its tool schemas, or its blocks."""
+    messages = row.get("messages")
+    if not isinstance(messages, list):
+        return False
+    if "system" in row:
+        return True
+    tools = row.get("tools")
+    if isinstance(tools, list) and tools and isinstance(tools[0], dict) and "input_schema" in tools[0]:
+        return True
+    return any(
+        isinstance(block, dict) and block.get("type") in BLOCKS
+        for message in messages
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
+        for block in message["content"]
+    )
+
+
+def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
+    """The conversation in `row`."""
+    messages: list[Message] = []
+    if row.get("system") is not None:
+        messages.append(Message("system", _plain(row["system"], ("system",), problems)))
+    for index, message in enumerate(fields.rows(row, "messages", (), problems, "messages")):
+        messages.extend(_read_message(message, ("messages", index), problems))
+    if messages and not any(message.role == "assistant" for message in messages):
+        problems.append(Problem(("messages",), "no assistant message", "an assistant message to learn from"))
+    return Conversation(
+        messages=tuple(messages),
+        tools=_read_tools(row, problems),
+        label=fields.label(row),
+        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+    )
+
+
+def write(row: Conversation) -> dict[str, Any]:
+    """The row as an object of Anthropic's API."""
+    messages = list(row.messages)
+    written: dict[str, Any] = {}
+    if messages and messages[0].role in ("system", "developer"):
+        written["system"] = messages.pop(0).content
+    written["messages"] = _write_messages(messages)
+    if row.tools:
+        written["tools"] = [_write_tool(tool) for tool in row.tools]
+    if row.label is not None:
+        written["label"] = row.label
+    return written | row.metadata
+
+
+def cannot_carry(row: Conversation) -> list[str]:
+    """What of `row` would be lost."""
+    lost = []
+    if row.rejected:
+        lost.append("the rejected reply")
+    if row.desirable is not None:
+        lost.append("the desirable mark")
+    if row.completion_start is not None and any(m.role == "assistant" for m in row.prompt):
+        lost.append("which assistant turns are trained on")
+    if any(message.weight is not None for message in row.messages):
+        lost.append("weights")
+    if any(message.role in ("system", "developer") for message in row.messages[1:]):
+        lost.append("system text after the first message")
+    if any(message.name is not None for message in row.messages):
+        lost.append("names of speakers")
+    if any(_arguments(call) is None for message in row.messages for call in message.tool_calls):
+        lost.append("tool arguments that are not a JSON object")
+    return lost
+
+
+def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> list[Message]:
+    """One message; a user turn with tool results becomes one tool message per result, then the user's text."""
+    role, content = message.get("role"), message.get("content")
+    if role not in ("user", "assistant"):
+        found = describe(role) if "role" in message else "nothing"
+        problems.append(Problem((*path, "role") if "role" in message else path, found, "`role`: user or assistant"))
+        return []
+    if isinstance(content, str):
+        return [Message(role, content)]
+    if not isinstance(content, list):
+        found = describe(content) if "content" in message else "nothing"
+        where = (*path, "content") if "content" in message else path
+        problems.append(Problem(where, found, "`content`, a string or a list of blocks"))
+        return []
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    results: list[Message] = []
+    for index, block in enumerate(content):
+        where = (*path, "content", index)
+        if not isinstance(block, dict):
+            problems.append(Problem(where, describe(block), "a block: an object"))
+            continue
+        match block.get("type"), role:
+            case "text", _:
+                texts.append(fields.text(block, "text", where, problems))
+            case "thinking", "assistant":
+                thoughts.append(fields.text(block, "thinking", where, problems))
+            case "tool_use", "assistant":
+                arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
+                identity = fields.optional_text(block, "id", where, problems)
+                calls.append(ToolCall(fields.text(block, "name", where, problems), arguments, identity))
+            case "tool_result", "user":
+                result = _plain(block.get("content", ""), (*where, "content"), problems)
+                results.append(Message("tool", result, tool_call_id=block.get("tool_use_id")))
+            case kind, _:
+                problems.append(Problem(where, f"a block of type {describe(kind)}", f"a block an {role} turn can hold"))
+    if role == "user" and results and not texts:
+        return results
+    thinking = "".join(thoughts) if thoughts else None
+    return [*results, Message(role, "".join(texts), thinking, tuple(calls))]
+
+
+def _plain(content: Any, path: Path, problems: Problems) -> str:
+    """A string, or a list of text blocks."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(b, dict) and isinstance(b.get("text"), str) for b in content):
+        return "".join(block["text"] for block in content)
+    problems.append(Problem(path, describe(content), "a string or a list of text blocks"))
+    return ""
+
+
+def _read_tools(row: Mapping[str, Any], problems: Problems) -> tuple[dict[str, Any], ...]:
+    """Anthropic's `input_schema` tools in OpenAI's form."""
+    if row.get("tools") in (None, []):
+        return ()
+    tools = []
+    for index, tool in enumerate(fields.rows(row, "tools", (), problems, "tools")):
+        if "input_schema" not in tool:
+            tools.append(tool)
+            continue
+        function = {"name": fields.text(tool, "name", ("tools", index), problems)}
+        function |= {"description": tool["description"]} if "description" in tool else {}
+        tools.append({"type": "function", "function": function | {"parameters": tool["input_schema"]}})
+    return tuple(tools)
+
+
+def _write_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool
+    written = {key: function[key] for key in ("name", "description") if key in function}
+    return written | {"input_schema": function.get("parameters", {"type": "object"})}
+
+
+def _write_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """Tool results join the user turn that follows them, as the API wants turns to alternate."""
+    written: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role == "tool":
+            result: dict[str, Any] = {"type": "tool_result", "content": message.content}
+            results.append(result | ({} if message.tool_call_id is None else {"tool_use_id": message.tool_call_id}))
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = _blocks(message)
+        if role == "user":
+            blocks, results = [*results, *blocks], []
+        elif results:
+            written.append({"role": "user", "content": results})
+            results = []
+        plain = all(block["type"] == "text" for block in blocks)
+        written.append({"role": role, "content": message.content if plain else blocks})
+    if results:
+        written.append({"role": "user", "content": results})
+    return written
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    if message.thinking is not None:
+        blocks.append({"type": "thinking", "thinking": message.thinking})
+    if message.content or not (message.tool_calls or message.thinking is not None):
+        blocks.append({"type": "text", "text": message.content})
+    for call in message.tool_calls:
+        block: dict[str, Any] = {"type": "tool_use", "name": call.name, "input": _arguments(call) or {}}
+        blocks.append(block | ({} if call.id is None else {"id": call.id}))
+    return blocks
+
+
+def _arguments(call: ToolCall) -> dict[str, Any] | None:
+    """The call's arguments as an object; None when its text is not one."""
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None

@@ -1,0 +1,93 @@
+"""Prompt and completion, as text or as messages; with TRL's boolean `label`, a judged reply (KTO's rows).
+
+    {"prompt": "…", "completion": "…"}    {"prompt": [messages], "completion": [messages], "label": true}
+
+Reference: https://huggingface.co/docs/trl/dataset_formats. The other spellings in `PAIRS` are what spreadsheets use;
+`text` and `label` is a classification table, whose label is both what to say and the row's class.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats.fields import Problem, Problems, describe
+from tunesmith.dataset.formats.openai import read_messages, read_tools, write_messages
+
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "answer"),
+    ("input", "output"),
+    ("text", "label"),
+)
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    """Whether `row` is meant as this format."""
+    return _pair(row) is not None
+
+
+def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
+    """The conversation in `row`."""
+    asked, said = _pair(row) or PAIRS[0]
+    prompt = _side(row, asked, "user", problems)
+    completion = _side(row, said, "assistant", problems)
+    if completion and completion[0].role != "assistant":
+        problems.append(Problem((said, 0, "role"), describe(completion[0].role), "`assistant`"))
+    label, desirable = fields.label(row), None
+    if isinstance(row.get("label"), bool):
+        desirable = row["label"]
+    known = {asked, said, "tools"} | ({"label"} if label is not None or desirable is not None else set())
+    return Conversation(
+        messages=(*prompt, *completion),
+        completion_start=len(prompt),
+        desirable=desirable,
+        tools=read_tools(row, (), problems),
+        label=label,
+        metadata=fields.rest(row, known),
+    )
+
+
+def write(row: Conversation) -> dict[str, Any]:
+    """The row as prompt and completion: plain text where that says it all."""
+    prompt, completion = row.prompt, row.completion
+    # An empty prompt text means no prompt, so a user turn that says nothing needs the long form.
+    plain_prompt = not prompt or (prompt[0].content and prompt == (Message("user", prompt[0].content),))
+    written: dict[str, Any] = (
+        {"prompt": prompt[0].content if prompt else "", "completion": completion[0].content}
+        if plain_prompt and completion == (Message("assistant", completion[0].content),)
+        else {"prompt": write_messages(prompt), "completion": write_messages(completion)}
+    )
+    if row.tools:
+        written["tools"] = list(row.tools)
+    if row.desirable is not None:
+        written["label"] = row.desirable
+    elif row.label is not None:
+        written["label"] = row.label
+    return written | row.metadata
+
+
+def cannot_carry(row: Conversation) -> list[str]:
+    """What of `row` would be lost."""
+    lost = []
+    if row.rejected:
+        lost.append("the rejected reply")
+    if row.label is not None and row.desirable is not None:
+        lost.append("the label")
+    if row.completion_start is None and any(m.role == "assistant" and m.weight != 0 for m in row.prompt):
+        lost.append("that earlier assistant turns are trained on")
+    return lost
+
+
+def _pair(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next((pair for pair in PAIRS if pair[0] in row and pair[1] in row), None)
+
+
+def _side(row: Mapping[str, Any], key: str, role: str, problems: Problems) -> tuple[Message, ...]:
+    value = row.get(key)
+    if isinstance(value, list):
+        return read_messages(row, key, (), problems)
+    content = fields.text(row, key, (), problems)
+    # An empty prompt is no turn: the completion stands alone.
+    return () if role == "user" and not content else (Message(role, content),)  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""ShareGPT's conversations, as Vicuna, LLaMA-Factory and Axolotl read them.
+
+    {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "system": "…", "tools": "[…]"}
+
+Reference: https://llamafactory.readthedocs.io/en/latest/getting_started/data_preparation.html (`function_call` and
+`observation` turns carry tool use).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.dataset.conversation import Conversation, Message, Role, ToolCall
+from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
+from tunesmith.dataset.formats.openai import read_tools
+
+SPEAKERS: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+}
+WRITTEN: dict[Role, str] = {
+    "user": "human",
+    "assistant": "gpt",
+    "system": "system",
+    "developer": "system",
+    "tool": "observation",
+}
+KNOWN = frozenset({"conversations", "system", "tools", "label"})
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    """Whether `row` is meant as this format."""
+    return "conversations" in row
+
+
+def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
+    """The conversation in `row`."""
+    messages = []
+    if system := fields.optional_text(row, "system", (), problems):
+        messages.append(Message("system", system))
+    for index, turn in enumerate(fields.rows(row, "conversations", (), problems, "turns")):
+        messages.append(_read_turn(turn, ("conversations", index), problems))
+    if messages and not any(message.role == "assistant" for message in messages):
+        problems.append(Problem(("conversations",), "no turn of gpt", "a turn of gpt to learn from"))
+    return Conversation(
+        messages=tuple(messages),
+        tools=read_tools(row, (), problems),
+        label=fields.label(row),
+        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+    )
+
+
+def write(row: Conversation) -> dict[str, Any]:
+    """The row as a ShareGPT object."""
+    turns: list[dict[str, Any]] = []
+    for message in row.messages:
+        if message.content or not message.tool_calls:
+            turns.append({"from": WRITTEN[message.role], "value": message.content})
+        for call in message.tool_calls:
+            value = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+            turns.append({"from": "function_call", "value": value})
+        if message.weight is not None:
+            turns[-1]["weight"] = message.weight
+    written: dict[str, Any] = {"conversations": turns}
+    if row.tools:
+        written["tools"] = json.dumps(row.tools, ensure_ascii=False)
+    if row.label is not None:
+        written["label"] = row.label
+    return written | row.metadata
+
+
+def cannot_carry(row: Conversation) -> list[str]:
+    """What of `row` would be lost."""
+    lost = []
+    if row.rejected:
+        lost.append("the rejected reply")
+    if row.desirable is not None:
+        lost.append("the desirable mark")
+    if row.completion_start is not None and any(m.role == "assistant" for m in row.prompt):
+        lost.append("which assistant turns are trained on")
+    if any(message.thinking is not None for message in row.messages):
+        lost.append("thinking")
+    if any(message.name is not None for message in row.messages):
+        lost.append("names of speakers")
+    if any(message.tool_call_id is not None or any(c.id for c in message.tool_calls) for message in row.messages):
+        lost.append("ids of tool calls")
+    if any(len(message.tool_calls) + bool(message.content) > 1 for message in row.messages if message.tool_calls):
+        lost.append("that several calls, or text and a call, are one turn")
+    return lost
+
+
+def _read_turn(turn: dict[str, Any], path: Path, problems: Problems) -> Message:
+    # Data sets on the hub mix the spellings {from, value} and {role, content} under `conversations`.
+    who, what = ("role", "content") if "role" in turn and "from" not in turn else ("from", "value")
+    speaker = turn.get(who)
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        where = (*path, who) if who in turn else path
+        found = describe(speaker) if who in turn else "nothing"
+        problems.append(Problem(where, found, f"`{who}`: human, gpt, system, function_call or observation"))
+        speaker = "human"
+    value = fields.text(turn, what, path, problems)
+    weight = turn.get("weight")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        problems.append(Problem((*path, "weight"), describe(weight), "0 or 1"))
+        weight = None
+    if speaker == "function_call":
+        return Message("assistant", tool_calls=_read_calls(value, (*path, what), problems), weight=weight)
+    return Message(SPEAKERS[speaker], value, weight=weight)
+
+
+def _read_calls(value: str, path: Path, problems: Problems) -> tuple[ToolCall, ...]:
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        decoded = None
+    calls = []
+    for call in decoded if isinstance(decoded, list) else [decoded]:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            problems.append(Problem(path, describe(value), 'JSON such as {"name": "…", "arguments": {…}}'))
+            return ()
+        arguments = call.get("arguments", {})
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        calls.append(ToolCall(call["name"], arguments))
+    return tuple(calls)
