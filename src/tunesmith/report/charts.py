@@ -113,7 +113,7 @@ def _lines(
     y = _scale(y_low, y_high, height - bottom, top)
 
     parts = _y_axis(y, ticks(y_low, y_high, 5), left, width - right)
-    parts += _x_axis(x, ticks(x_low, x_high, 8 if width == WIDE else 4), x_label, left, width - right, height - bottom)
+    parts += _x_axis(x, ticks(x_low, x_high, 8 if width == WIDE else 5), x_label, left, width - right, height - bottom)
     parts.append(f'<text class="label" x="{left}" y="{top - 3}">{escape(y_label)}</text>')
     if marker is not None:
         at, name = marker
@@ -170,7 +170,7 @@ def _columns(edges: Sequence[tuple[float, int]], step: float, x_label: str, widt
             f'<rect class="bar" x="{x(start):.1f}" y="{y(count):.1f}" width="{wide:.1f}" '
             f'height="{height - bottom - y(count):.1f}"><title>{start:g} to {start + step:g}: {count:,}</title></rect>'
         )
-    x_ticks = ticks(edges[0][0], edges[-1][0] + step, 8 if width == WIDE else 4)
+    x_ticks = ticks(edges[0][0], edges[-1][0] + step, 8 if width == WIDE else 5)
     parts += _x_axis(x, x_ticks, x_label, left, width - right, height - bottom)
     return _svg(width, height, f"Histogram of {x_label}", parts)
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -20,13 +21,13 @@ from tunesmith.report.charts import Range, Series, interval_chart, line_chart, s
 from tunesmith.report.pages import render
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import dump_spec, range_warnings
+from tunesmith.spec import RunSpec, dump_spec, range_warnings
 
 SHOWN_SAMPLES = 6
 """Samples laid open; the rest are one click away."""
 
-SMOOTHED_SHARE = 0.05
-"""Of the run's steps: how many the smoothed training loss averages over, about."""
+SMOOTHED_SHARE = 0.08
+"""Of the run's steps: how many the smoothed training loss averages over."""
 
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
@@ -83,6 +84,7 @@ def write_report(run: RunFolder) -> Path:
         samples=samples[:SHOWN_SAMPLES],
         more_samples=samples[SHOWN_SAMPLES:],
         methods=_methods(data.plan) if data.plan else [],
+        used=_used(data.spec),
         spec=dump_spec(data.spec),
         warnings=_warnings(data),
         versions=_versions(),
@@ -102,12 +104,12 @@ def difference(reply: str, reference: str) -> tuple[Piece, ...]:
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """The exponential moving average of `values`, corrected for its start (Adam's bias correction)."""
-    past = 1 - 1 / max(1.0, len(values) * SMOOTHED_SHARE)
-    average, smooth = 0.0, []
-    for count, value in enumerate(values, start=1):
-        average = past * average + (1 - past) * value
-        smooth.append(average / (1 - past**count))
+    """The centred moving mean of `values`: unlike an exponential one it does not lag behind a falling loss."""
+    half = round(len(values) * SMOOTHED_SHARE / 2)
+    smooth = []
+    for index in range(len(values)):
+        reach = min(half, index, len(values) - 1 - index)
+        smooth.append(fmean(values[index - reach : index + reach + 1]))
     return smooth
 
 
@@ -173,6 +175,15 @@ def _methods(plan: Plan) -> list[ShownMethod]:
         )
         for method in plan.methods
     ]
+
+
+def _used(spec: RunSpec) -> dict[str, float | str]:
+    """The run's own value for each key that a plan suggests one for."""
+    used = {f"training.{key}": value for key, value in spec.training.model_dump().items()}
+    used["training.epochs"] = spec.training.planned_epochs if spec.training.steps is None else "by steps"
+    if spec.adapter.kind != "full":
+        used |= {"adapter.r": spec.adapter.r, "adapter.alpha": spec.adapter.alpha}
+    return used
 
 
 def _warnings(data: RunData) -> list[str]:
