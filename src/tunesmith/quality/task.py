@@ -8,6 +8,7 @@ for a tone, are style; what is left is domain knowledge. `--task` overrides, and
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -16,8 +17,8 @@ from tunesmith.errors import SpecError
 from tunesmith.planning.data_facts import RECOMMENDED_ROWS
 from tunesmith.quality.check import ClassCount, Row, Task, share
 
-LABEL_CHARACTERS = 60
-"""A class name is at most this long."""
+LABEL = re.compile(r"""[\w .,:;/&+*#%!?'"()\[\]{}|-]{1,60}""")
+"""A class name is short and plain; markup and mojibake are not names of classes."""
 
 MOST_CLASSES = 10_000
 """Past this many distinct short outputs they are no classes; counting stops so that memory stays bounded."""
@@ -36,7 +37,7 @@ CODE = re.compile(
 )
 TONE = re.compile(
     r"\b(rewrite|rephrase|paraphrase|reword|style|tone|formal(ly)?|informal|polite(ly)?|casual(ly)?|voice|"
-    r"persona|in the manner of|speak like|talk like|sound like|pirate)\b",
+    r"persona|in the manner of|(say|write|speak|talk|answer|reply|respond|sound) (it |this |that )?(like|as) an?)\b",
     re.IGNORECASE,
 )
 WORD = re.compile(r"\w{3,}")
@@ -74,9 +75,9 @@ class TaskInference:
             if conversation.label:
                 signs.labelled += 1
                 signs.labels[conversation.label] += 1
-            if len(output) <= LABEL_CHARACTERS and "\n" not in output.strip():
+            if LABEL.fullmatch(label := output.strip()):
                 signs.short += 1
-                signs.outputs[output.strip()] += 1
+                signs.outputs[label] += 1
             elif output[:200].lstrip()[:1] not in ("{", "[") and CODE.search(output):
                 signs.code += 1
             signs.json += is_structured(row)
@@ -121,7 +122,7 @@ class TaskInference:
         signs = self.signs
         if signs.labelled > signs.rows / 2:
             counts = signs.labels
-        elif signs.short > 0.9 * signs.rows:
+        elif signs.short > 0.8 * signs.rows:
             counts = signs.outputs
         else:
             return ()
@@ -152,10 +153,18 @@ def unfenced(output: str) -> str:
 def parses(text: str) -> bool:
     """Whether `text` is JSON."""
     try:
-        msgspec.json.decode(text)
+        msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return False
     return True
+
+
+def json_value(text: str) -> Any:
+    """The value of the JSON `text`, None where it does not parse."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
 
 
 def _asks_for_tone(row: Row) -> bool:

@@ -1,0 +1,119 @@
+"""Rules that say what is wrong with one output, or None: each sure of itself, and cheap on clean text.
+
+A rule looks for a few literal signs before it runs a pattern, so a kilobyte of clean text costs a few microseconds.
+The functions take the row and its output without surrounding whitespace (never empty), and return a note.
+"""
+
+import re
+
+from ftfy.badness import is_bad
+
+from tunesmith.quality.check import Row, quote
+from tunesmith.quality.language import language
+from tunesmith.quality.task import CODE, parses
+
+HTML = re.compile(
+    r"</?(?:p|div|span|br|a|b|i|em|strong|ul|ol|li|table|tr|td|th|h[1-6]|img|font|script|style|body|html|head|input|"
+    r"button|form|section|article|iframe|blockquote|hr|meta|link)(?:\s[^<>]*)?/?>|&(?:amp|lt|gt|quot|nbsp|apos|#\d{2,5});",
+    re.IGNORECASE,
+)
+TEMPLATE_TOKENS = re.compile(
+    r"<\|[a-z_]+\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|"
+    r"^#{2,3} ?(?:Instruction|Response|Input|Human|Assistant):|^(?:Assistant|AI|Human|User|ASSISTANT|USER):",
+    re.MULTILINE,
+)
+TEMPLATE_SIGNS = (
+    "<|", "s>", "INST]", "SYS>>", "_of_turn>", "<pad>", "<unk>", "ction:", "onse:", "nput:", "uman:", "tant:", "ser:",
+    "AI:", "ANT:", "SER:",
+)  # fmt: skip
+"""A text with none of these holds no `TEMPLATE_TOKENS`; looking for them is far cheaper."""
+
+ESCAPES = re.compile(r"\\n(?=\\n|[ \-*•#A-Z0-9]|$)|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\\"|\\r\\n")
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
+CODE_SPAN = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|\$[^$\n]+\$", re.DOTALL)
+
+REFUSAL = re.compile(
+    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b|"
+    r"\bi(?:'|\u2019)?m (?:just |only )?an? (?:ai|(?:large )?language model)\b|"
+    r"\bi am (?:just |only )?an? (?:ai\b|(?:large )?language model)|"
+    r"\b(?:i(?:'|\u2019)?m |i am )?(?:very |really |truly )?(?:sorry|afraid)[,.]? (?:but |that )?"
+    r"(?:i (?:can(?:'|\u2019)?t|cannot|can not|won(?:'|\u2019)?t|am (?:not able|unable) to)|"
+    r"i(?:'|\u2019)m (?:not able|unable) to) "
+    r"(?:assist|help(?: you)? with (?:that|this)|fulfil|comply|answer (?:that|this)|engage|do that|continue|"
+    r"provide (?:that|this|you with (?:that|this)|any|information|assistance|advice|guidance))|"
+    r"^i (?:can(?:'|\u2019)?t|cannot|can not|won(?:'|\u2019)?t|am (?:not able|unable) to|must decline to) "
+    r"(?:assist|help(?: you)? with (?:that|this)|fulfil|comply|answer (?:that|this)|engage in|"
+    r"provide (?:that|this|any|information|assistance|advice|guidance))|"
+    r"\bmy (?:knowledge cut-?off|training data (?:only )?(?:goes|ends|includes))|"
+    r"\bas of my (?:last|latest) (?:knowledge )?(?:update|training)|"
+    r"\bi (?:don(?:'|\u2019)?t|do not) have (?:personal (?:opinions|feelings|experiences|beliefs)|"
+    r"access to real-time|the ability to browse)|"
+    r"\b(?:trained|developed|created) by (?:openai|anthropic)\b"
+)
+REFUSAL_SIGNS = (
+    "as an ai", "as a language", "as a large", "an artificial", "m an ai", "am an ai", "just an ai", "only an ai",
+    "language model", "sorry", "afraid", "i can", "i won", "unable", "not able", "decline", "knowledge cut",
+    "training data", "as of my", "personal ", "real-time", "to browse", "openai", "anthropic",
+)  # fmt: skip
+REFUSAL_CHARACTERS = 400
+"""Refusals and boilerplate come first; a text that discusses them further down is not one."""
+
+ECHO_CHARACTERS = 20
+"""Shorter inputs occur in outputs by chance ("Hello!")."""
+
+
+def is_refusal(output: str) -> bool:
+    """Whether `output` is a refusal or opens with a model's talk about itself."""
+    head = output[:REFUSAL_CHARACTERS].strip().lower()
+    return any(sign in head for sign in REFUSAL_SIGNS) and REFUSAL.search(head) is not None
+
+
+def is_mojibake(text: str) -> bool:
+    """Whether `text` was decoded with the wrong encoding (ftfy's heuristic), or holds replacement characters."""
+    return not text.isascii() and ("\ufffd" in text or is_bad(text))
+
+
+def markup(row: Row, output: str) -> str | None:
+    """Tags, entities, chat-template tokens, escapes or control characters in prose; code and JSON may hold them."""
+    suspect = "<" in output or "&" in output or "\\" in output or any(sign in output for sign in TEMPLATE_SIGNS)
+    if not suspect and (output.isprintable() or not CONTROL_CHARACTERS.search(output)):
+        return None
+    if output[0] in "{[" and parses(output):
+        return None
+    prose = CODE_SPAN.sub("", output)
+    for pattern in (TEMPLATE_TOKENS, HTML, ESCAPES, CONTROL_CHARACTERS):
+        if match := pattern.search(prose):
+            # Bare code (no fence) is full of such characters; only what no language has counts there.
+            return None if pattern in (HTML, ESCAPES) and CODE.search(prose) else f"{match.group()!r} in the output"
+    return None
+
+
+def mojibake(row: Row, output: str) -> str | None:
+    """Wrongly decoded text in the output or the input."""
+    if is_mojibake(output):
+        return quote(output)
+    return f"in the input: {quote(row.input)}" if is_mojibake(row.input) else None
+
+
+def refusal(row: Row, output: str) -> str | None:
+    """A refusal or a model's talk about itself."""
+    return quote(output) if is_refusal(output) else None
+
+
+def echo(row: Row, output: str) -> str | None:
+    """The input or the system prompt, said again."""
+    asked = row.input.strip()
+    if len(asked) >= ECHO_CHARACTERS and output.startswith(asked):
+        return f"begins with the input: {quote(output)}"
+    for message in row.conversation.messages[:1]:
+        if message.role == "system" and len(message.content) >= 2 * ECHO_CHARACTERS and message.content in output:
+            return f"contains the system prompt: {quote(output)}"
+    return None
+
+
+def other_language(row: Row, output: str) -> str | None:
+    """An answer in another language than the question's."""
+    said, asked = language(output), None
+    if said is None or (asked := language(row.input)) is None or said == asked:
+        return None
+    return f"asked in {asked}, answered in {said}: {quote(output)}"

@@ -1,0 +1,106 @@
+"""Are the inputs of many kinds, or one theme over and over? A model overfits the theme it sees most.
+
+A seeded sample of inputs is clustered by shared words (TF-IDF, average linkage on cosine distance, scikit-learn), so
+the number of clusters follows from the data and one distance. Sampling bounds the time to about a second for any size;
+the cost is that themes under about 0.1% of the rows are not seen.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.quality.check import Profile, quote, share
+from tunesmith.quality.report import Finding, RowNote
+
+SAMPLED_ROWS = 1_500
+"""The time of average linkage grows with the square; shares are then known to about 1%."""
+
+COMPARED_CHARACTERS = 500
+"""The theme of an input shows in its beginning."""
+
+FEWEST_ROWS = 20
+"""Fewer inputs have no distribution to speak of."""
+
+SAME_THEME = 0.7
+"""Cosine distance within which clusters are one theme: they share about a third of their weighted words."""
+
+WARN_LARGEST = 0.4
+WARN_EFFECTIVE = 5.0
+"""One theme fills this share of the rows, or the rows are as uneven as if there were fewer than this many themes."""
+
+SHOWN_THEMES = 3
+SHOWN_EXAMPLES = 3
+SHOWN_WORDS = 5
+
+
+def diversity(profile: Profile) -> tuple[Finding, ...]:
+    """Clusters of the inputs: share of the largest, effective number (exponential of the entropy), largest themes."""
+    rows = profile.rows
+    chosen = np.random.default_rng(0).choice(len(rows), min(SAMPLED_ROWS, len(rows)), replace=False)
+    places = [index for index in sorted(chosen.tolist()) if rows.inputs[index].strip()]
+    texts = [rows.inputs[index][:COMPARED_CHARACTERS] for index in places]
+    if len(texts) < FEWEST_ROWS:
+        return ()
+
+    clusters, words = _cluster(texts)
+    sizes = np.bincount(clusters)
+    shares = sizes / len(texts)
+    effective = math.exp(-float(np.sum(shares * np.log(shares))))
+    largest = np.argsort(-sizes, kind="stable")[:SHOWN_THEMES].tolist()
+    themes = [_theme(np.flatnonzero(clusters == cluster), texts, words[cluster]) for cluster in largest]
+    sampled = f" (of {len(texts):,} sampled)" if len(texts) < len(rows) else ""
+    finding = (
+        f"{len(sizes):,} themes{sampled}, as varied as {effective:.0f} equal ones; the largest "
+        f"({', '.join(words[largest[0]][:SHOWN_WORDS])}) has {share(int(sizes[largest[0]]), len(texts))} of the inputs"
+    )
+    narrow = shares.max() >= WARN_LARGEST or effective < WARN_EFFECTIVE
+    members = [places[index] for index in np.flatnonzero(clusters == largest[0]).tolist()] if narrow else []
+    return (
+        Finding(
+            "diversity",
+            "warn" if narrow else "pass",
+            finding,
+            count=round(float(shares.max()) * len(rows)) if narrow else 0,
+            rows=tuple(RowNote(rows.where(index), quote(rows.inputs[index])) for index in members[:SHOWN_EXAMPLES]),
+            mend="collect inputs of other kinds, or keep fewer of the largest theme" if narrow else None,
+            facts={
+                "clusters": len(sizes),
+                "effective_clusters": round(effective, 2),
+                "largest_share": round(float(shares.max()), 4),
+                "rows_per_theme": {", ".join(words[c][:2]): int(sizes[c]) for c in np.argsort(-sizes)[:12].tolist()},
+                "most_redundant_themes": themes,
+            },
+        ),
+    )
+
+
+def _cluster(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[list[str]]]:
+    """A cluster per text, numbered from 0, and each cluster's most telling words."""
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, token_pattern=r"(?u)\w+", max_df=0.9)  # noqa: S106
+    try:
+        vectors = vectorizer.fit_transform(texts)
+    except ValueError:  # no word at all, or none that not all texts share
+        return np.zeros(len(texts), np.int64), [[quote(texts[0], 40)]]
+    distances = np.clip(1 - (vectors @ vectors.T).toarray(), 0, 2)
+    clustering = AgglomerativeClustering(
+        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=SAME_THEME
+    )
+    clusters = clustering.fit_predict(distances).astype(np.int64)
+    names = vectorizer.get_feature_names_out()
+    words = []
+    for cluster in range(clusters.max() + 1):
+        weights = np.asarray(vectors[clusters == cluster].sum(axis=0)).ravel()
+        top = [index for index in np.argsort(-weights)[:SHOWN_WORDS].tolist() if weights[index] > 0]
+        words.append([str(names[index]) for index in top] or ["no words"])
+    return clusters, words
+
+
+def _theme(members: NDArray[np.int64], texts: Sequence[str], words: Sequence[str]) -> list[str]:
+    """A theme as texts: its share and words, then examples."""
+    head = f"{share(len(members), len(texts))}: {', '.join(words)}"
+    return [head, *(quote(texts[index]) for index in members[:SHOWN_EXAMPLES].tolist())]

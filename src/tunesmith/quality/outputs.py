@@ -1,0 +1,219 @@
+"""Are the outputs what a person would want said? Leftovers of scraping, of other models and of broken pipelines.
+
+Precision comes first: what a rule finds in a large share of the rows is what the set is meant to teach (HTML,
+translation) and is not reported, and endings, JSON and lengths are judged against what most outputs of the set do.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from tunesmith.quality import blemishes
+from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, clean_command, distribution, quote, share
+from tunesmith.quality.report import Finding
+from tunesmith.quality.task import json_value, unfenced
+
+FAIL_SHARE = 0.05
+"""From this share of blemished rows on, the set teaches the blemish."""
+
+STYLE_SHARE = 0.3
+"""From this share on, it is what the set is meant to teach."""
+
+DANGLING = re.compile(
+    r"\b(?:the|a|an|of|and|or|to|in|with|for|but|that|which|is|are|was|by|from|as|on|at|because|if|when)$",
+    re.IGNORECASE,
+)
+OPEN_END = re.compile(r"[\w,;(\u2013-]$")
+LIST_ITEM = re.compile(r"^\s*(?:[-*\u2022#>|]|\d+[.)]\s)|https?://\S+$")
+CUT_CHARACTERS = 40
+"""Shorter outputs, and last lines, are phrases and signatures, which end without a full stop."""
+
+CLOSED_SHARE = 0.8
+"""Where fewer of the long outputs end a sentence, ending without one is the style."""
+
+JSON_SHARE = 0.6
+"""From this share of outputs that are JSON on, the others should be."""
+
+USUAL_KEYS_SHARE = 0.95
+"""From this share of objects with the same keys on, the others should have them."""
+
+OUTLIER_FACTOR = 4.0
+OUTLIER_DEVIATIONS = 6.0
+OUTLIER_MINIMUM_ROWS = 50
+"""A length is an outlier when its logarithm is 6 robust deviations off the median, and it is also 4 times beyond
+the 2nd or 98th percentile: lengths have long tails, and being in the tail proves nothing."""
+
+Lengths: TypeAlias = NDArray[np.int32]
+
+RULES: dict[str, Callable[[Row, str], str | None]] = {
+    "markup": blemishes.markup,
+    "mojibake": blemishes.mojibake,
+    "refusals": blemishes.refusal,
+    "echo": blemishes.echo,
+    "language": blemishes.other_language,
+}
+
+
+class Told(Struct, frozen=True):
+    """How a kind is told: the rest of the sentence "12 outputs …", the mend, the flag of `data clean` that does it."""
+
+    found: str
+    mend: str
+    flag: str | None = None
+
+
+KINDS = {
+    "markup": Told("carry leftover markup or escapes", "strip tags, entities, template tokens and escapes"),
+    "mojibake": Told("carry mojibake, text decoded with the wrong encoding", "decode it again", "--fix-mojibake"),
+    "refusals": Told('are refusals or "as an AI" boilerplate', "drop them or write real answers", "--drop-refusals"),
+    "echo": Told("repeat the prompt", "keep only the answer"),
+    "language": Told("answer in another language than they are asked in", "translate them or drop the rows"),
+    "cut off": Told("end in mid-sentence, as if cut off", "write them to their end, or drop the rows"),
+    "JSON": Told("are not valid JSON where most are", "mend the syntax or drop the rows"),
+    "keys": Told("are JSON objects with other keys than the others", "give every object the same keys"),
+    "length": Told("are far longer or shorter than the others", "read them; most are mistakes of a pipeline"),
+}
+
+
+class OutputFacts(Struct):
+    """What one batch adds. `prose` and `closed` count the long outputs in prose and those that end a sentence."""
+
+    flags: dict[str, Flags]
+    keys: dict[tuple[str, ...], Flags]
+    lengths: Lengths
+    prose: int = 0
+    closed: int = 0
+    json: int = 0
+
+
+class OutputsCheck:
+    """A `RowCheck`: blemished outputs."""
+
+    def __init__(self) -> None:
+        self._flags = {kind: Flags() for kind in KINDS}
+        self._keys: dict[tuple[str, ...], Flags] = {}
+        self._lengths: list[Lengths] = []
+        self._prose = self._closed = self._json = 0
+
+    def observe(self, rows: Sequence[Row]) -> OutputFacts:
+        """Look at each output of a batch."""
+        facts = OutputFacts({}, {}, np.array([len(row.output.strip()) for row in rows], np.int32))
+        for row in rows:
+            output = row.output.strip()
+            if not output:
+                continue
+            for kind, rule in RULES.items():
+                if (note := rule(row, output)) is not None:
+                    _flag(facts, kind, row, note)
+            if not _observe_json(facts, row, output):
+                _observe_ending(facts, row, output)
+        return facts
+
+    def add(self, observed: OutputFacts) -> None:
+        """Gather one batch."""
+        for kind, flags in observed.flags.items():
+            self._flags[kind].extend(flags)
+        for keys, flags in observed.keys.items():
+            self._keys.setdefault(keys, Flags()).extend(flags)
+        self._lengths.append(observed.lengths)
+        self._prose += observed.prose
+        self._closed += observed.closed
+        self._json += observed.json
+
+    def findings(self, profile: Profile) -> tuple[Finding, ...]:
+        """One finding per kind of blemish; a single pass when there is none."""
+        rows = len(profile.rows)
+        lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
+        found = self._flags | {"length": _outliers(lengths, profile), "keys": self._odd_keys()}
+        if self._closed < CLOSED_SHARE * self._prose:
+            del found["cut off"]
+        if self._json < JSON_SHARE * rows:
+            del found["JSON"]
+        told = [_tell(kind, flags, profile) for kind, flags in found.items() if flags.count > 0]
+        told = [finding for finding in told if finding.count <= max(STYLE_SHARE * rows, 1)]
+        facts = {"characters": distribution(lengths.tolist())}
+        return tuple(told) or (Finding("outputs", "pass", f"no blemish in {rows:,} outputs", facts=facts),)
+
+    def _odd_keys(self) -> Flags:
+        odd = Flags()
+        usual = max(self._keys, key=lambda keys: self._keys[keys].count, default=())
+        objects = sum(flags.count for flags in self._keys.values())
+        if usual and self._keys[usual].count >= USUAL_KEYS_SHARE * objects:
+            for keys, flags in self._keys.items():
+                if keys != usual:
+                    odd.extend(flags, note=f"differs in {', '.join(sorted(set(usual) ^ set(keys)))}")
+        return odd
+
+
+def _flag(facts: OutputFacts, kind: str, row: Row, note: str) -> None:
+    facts.flags.setdefault(kind, Flags()).add([Flag(row.index, row.where, note)])
+
+
+def _observe_json(facts: OutputFacts, row: Row, output: str) -> bool:
+    """Whether the output is meant as JSON; if it is, its keys are counted or its syntax flagged."""
+    text = unfenced(output)
+    meant = text[0] in "{[" if text else False
+    value = json_value(text) if meant else None
+    if value is None:
+        _flag(facts, "JSON", row, f"{'does not parse' if meant else 'no JSON'}: {quote(output, 80)}")
+        return meant and not text.startswith("[")
+    facts.json += 1
+    if isinstance(value, dict):
+        facts.keys.setdefault(tuple(sorted(value)), Flags()).add([Flag(row.index, row.where, "")])
+    return True
+
+
+def _observe_ending(facts: OutputFacts, row: Row, output: str) -> None:
+    """Count how the output ends, and flag it where it ends in mid-sentence."""
+    last = output[output.rfind("\n") + 1 :]
+    if len(output) < CUT_CHARACTERS or row.conversation.completion[-1:][0].tool_calls or LIST_ITEM.search(last):
+        return
+    facts.prose += 1
+    if output.count("```") % 2:
+        _flag(facts, "cut off", row, "a code fence is opened and never closed")
+    elif not OPEN_END.search(output):
+        facts.closed += 1
+    elif len(last) >= CUT_CHARACTERS or DANGLING.search(last):
+        _flag(facts, "cut off", row, f"ends with {quote(output[-60:])!r}")
+
+
+def _outliers(lengths: Lengths, profile: Profile) -> Flags:
+    """Rows whose output's length is far from the others'."""
+    flags = Flags()
+    filled = lengths[lengths > 0]
+    if len(filled) < OUTLIER_MINIMUM_ROWS:
+        return flags
+    logs = np.log(filled)
+    median = float(np.median(logs))
+    # 1.4826 makes the median absolute deviation estimate the standard deviation of a normal distribution; lengths
+    # that hardly vary (labels) still get some slack.
+    deviation = max(1.4826 * float(np.median(np.abs(logs - median))), 0.25)
+    low, high = np.percentile(filled, [2, 98])
+    reach = np.exp(OUTLIER_DEVIATIONS * deviation)
+    shortest = min(np.exp(median) / reach, low / OUTLIER_FACTOR)
+    longest = max(np.exp(median) * reach, high * OUTLIER_FACTOR)
+    odd = np.flatnonzero(((lengths > 0) & (lengths < shortest)) | (lengths > longest))
+    usual = round(float(np.exp(median)))
+    flags.count = len(odd)
+    flags.shown = [
+        Flag(index, profile.rows.where(index), f"{lengths[index]:,} characters, where {usual:,} are usual")
+        for index in odd[:SHOWN_ROWS].tolist()
+    ]
+    return flags
+
+
+def _tell(kind: str, flags: Flags, profile: Profile) -> Finding:
+    told, rows = KINDS[kind], len(profile.rows)
+    return Finding(
+        f"outputs: {kind}",
+        "fail" if flags.count >= FAIL_SHARE * rows else "warn",
+        f"{flags.count:,} outputs ({share(flags.count, rows)}) {told.found}",
+        count=flags.count,
+        rows=flags.notes(),
+        mend=told.mend,
+        command=clean_command(profile.files, told.flag) if told.flag else None,
+    )

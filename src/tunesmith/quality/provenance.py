@@ -1,0 +1,139 @@
+"""Where the rows come from: machines (which repeat their own errors) or knowledge that will change (which retrieval
+should bring). Both are pitfalls of fine-tuning rather than flaws of single rows, so only a large share is told.
+
+Declared origin is believed; undeclared origin is guessed from phrases that language models overuse, and said to be a
+guess. Dates, prices and versions count only where the input does not hold them: extracting them is no knowledge.
+"""
+
+import re
+from collections.abc import Sequence
+
+from tunesmith.quality.check import Flag, Flags, Profile, Row, quote, share
+from tunesmith.quality.report import Finding
+
+GENERATED_SHARE = 0.5
+"""Most rows machine-generated: the model learns from a model."""
+
+TELLTALE_SHARE = 0.2
+"""People also write "I hope this helps", but not in every fifth text."""
+
+VOLATILE_SHARE = 0.2
+"""From this share of rows that state dates, prices or versions on, knowledge is what is taught."""
+
+DECLARING_KEYS = frozenset(
+    ("source", "origin", "generator", "generated", "generated_by", "generator_model", "synthetic", "is_synthetic",
+     "model", "model_name", "author", "provenance", "teacher", "created_by", "annotator", "written_by")
+)  # fmt: skip
+MACHINES = re.compile(
+    r"\b(gpt|chatgpt|claude|gemini|llama|mistral|mixtral|qwen|deepseek|gemma|phi-\d|llm|synthetic|generated|machine|"
+    r"distilled|self-instruct|evol-instruct|ai)\b|gpt-?\d|openai|anthropic",
+    re.IGNORECASE,
+)
+BOOLEAN_KEYS = frozenset(("synthetic", "is_synthetic", "generated"))
+
+TELLTALES = re.compile(
+    r"^(certainly[!,]|sure[!,] here|absolutely[!,]|of course[!,] here|great question|i'd be happy to|here's an? )|"
+    r"i hope this helps|feel free to (ask|reach)|it'?s (important|worth) (to note|noting|to remember)|"
+    r"\bdelv(e|es|ing) into\b|\brich tapestry\b|\bin conclusion, |let me know if you (have|need|would like)",
+)
+TELLTALE_SIGNS = (
+    "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
+    "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
+)  # fmt: skip
+
+VOLATILE = re.compile(
+    r"[$€£¥]\s?\d[\d.,]*|\b\d[\d.,]*\s?(?:USD|EUR|GBP|dollars|euros)\b|\b(?:19|20)\d\d-\d\d-\d\d\b|"
+    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December) (?:\d{1,2}, )?"
+    r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b|"
+    r"\b(?:currently|at the moment|the latest (?:version|release|price))\b"
+)
+
+
+class ProvenanceCheck:
+    """A `RowCheck`: machine-generated rows and knowledge that changes."""
+
+    def __init__(self) -> None:
+        self._declared, self._telltale, self._volatile = Flags(), Flags(), Flags()
+
+    def observe(self, rows: Sequence[Row]) -> tuple[Flags, Flags, Flags]:
+        """Rows declared to be machine-generated, rows that sound so, rows that state what changes."""
+        declared, telltale, volatile = Flags(), Flags(), Flags()
+        for row in rows:
+            if (note := _declaration(row)) is not None:
+                declared.add([Flag(row.index, row.where, note)])
+            elif (note := _telltale(row)) is not None:
+                telltale.add([Flag(row.index, row.where, note)])
+            if (note := _changing(row)) is not None:
+                volatile.add([Flag(row.index, row.where, note)])
+        return declared, telltale, volatile
+
+    def add(self, observed: tuple[Flags, Flags, Flags]) -> None:
+        """Gather one batch."""
+        for flags, more in zip((self._declared, self._telltale, self._volatile), observed, strict=True):
+            flags.extend(more)
+
+    def findings(self, profile: Profile) -> tuple[Finding, ...]:
+        """A warning per pitfall the rows point to, else one pass."""
+        rows = len(profile.rows)
+        declared, telltale, volatile = self._declared, self._telltale, self._volatile
+        facts = {
+            "declared_machine_generated": declared.count,
+            "signs_of_machine_generation": telltale.count,
+            "changing_knowledge": volatile.count,
+        }
+        found = []
+        generated = declared.count >= GENERATED_SHARE * rows
+        if rows and (generated or telltale.count >= TELLTALE_SHARE * rows):
+            flags = declared if generated else telltale
+            how = "declare that a machine generated them" if generated else "sound machine-generated (a guess)"
+            found.append(
+                Finding(
+                    "provenance: generated",
+                    "warn",
+                    f"{flags.count:,} rows ({share(flags.count, rows)}) {how}: a model amplifies its teacher's errors",
+                    count=flags.count,
+                    rows=flags.notes(),
+                    mend="include examples that people wrote or validated, and evaluate on those",
+                    facts=facts,
+                )
+            )
+        if rows and volatile.count >= VOLATILE_SHARE * rows:
+            found.append(
+                Finding(
+                    "provenance: knowledge",
+                    "warn",
+                    f"{volatile.count:,} rows ({share(volatile.count, rows)}) state dates, prices or versions that "
+                    "will change: tuned models forget facts and invent others",
+                    count=volatile.count,
+                    rows=volatile.notes(),
+                    mend="use retrieval for knowledge and fine-tune for behavior; see `tunesmith advise`",
+                    facts=facts,
+                )
+            )
+        finding = f"{declared.count:,} of {rows:,} rows are declared machine-generated; little knowledge that changes"
+        return tuple(found) or (Finding("provenance", "pass", finding, facts=facts),)
+
+
+def _declaration(row: Row) -> str | None:
+    for key, value in row.conversation.metadata.items():
+        if key.lower() not in DECLARING_KEYS:
+            continue
+        if value is True and key.lower() in BOOLEAN_KEYS:
+            return f"{key}: true"
+        if isinstance(value, str) and MACHINES.search(value):
+            return f"{key}: {quote(value, 60)}"
+    return None
+
+
+def _telltale(row: Row) -> str | None:
+    text = row.output.lower()
+    if any(sign in text for sign in TELLTALE_SIGNS) and (match := TELLTALES.search(text)):
+        return f"“{match.group().strip()}”"
+    return None
+
+
+def _changing(row: Row) -> str | None:
+    for match in VOLATILE.finditer(row.output):
+        if match.group() not in row.input:
+            return quote(row.output[max(match.start() - 40, 0) : match.end() + 20])
+    return None
