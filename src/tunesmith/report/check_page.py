@@ -86,7 +86,7 @@ def _numbers(values: Any) -> bool:
 
 def _largest(fact: Mapping[Any, float]) -> list[tuple[str, float]]:
     """The facts as bars: in their own order when few, else the largest and the sum of the others."""
-    bars = [(str(name), value) for name, value in fact.items()]
+    bars = [(str(name) or "(empty)", value) for name, value in fact.items()]
     if len(bars) <= MOST_BARS:
         return bars
     bars.sort(key=lambda bar: bar[1], reverse=True)

@@ -34,6 +34,7 @@ def _environment() -> Environment:
     environment.filters["duration"] = duration
     environment.filters["size"] = size
     environment.filters["figure"] = figure
+    environment.filters["file_name"] = file_name
     environment.filters["measure"] = measure
     environment.filters["compact"] = compact
     environment.filters["setting"] = number
@@ -42,6 +43,11 @@ def _environment() -> Environment:
     environment.globals["status_words"] = STATUS_WORDS
     environment.globals["status_marks"] = STATUS_MARKS
     return environment
+
+
+def file_name(where: str) -> str:
+    """The last part of a path (with its line, if any): pages show it and keep the whole path in a tooltip."""
+    return where.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def figure(value: float) -> str:
