@@ -79,7 +79,7 @@ def test_a_bucket_larger_than_the_window_is_still_one_cluster() -> None:
 
 
 def test_components_follow_chains_of_pairs() -> None:
-    pairs = DuplicatePairs(np.array([1, 2, 5]), np.array([2, 4, 6]), np.ones(3))
+    pairs = DuplicatePairs(np.array([1, 2, 5]), np.array([2, 4, 6]), np.ones(3), np.zeros(3, np.bool_))
     assert connected_components(7, pairs).tolist() == [0, 1, 1, 3, 1, 5, 5]
 
 

@@ -3,15 +3,19 @@
 A text is the set of its 5-byte shingles after folding case, width and whitespace: no tokenizer, so every language
 counts alike, and a shingle packs into one integer, so the verified similarity is exact. Shingles that most texts share
 (an instruction template) say nothing about duplication and are left out. Only LSH can lose a pair: 1.4% of those at
-exactly 0.8, far fewer above. A text costs 84 bytes of memory, about 40 microseconds of one core per kilobyte, and
+exactly 0.8, far fewer above. A text costs about 100 bytes of memory and a kilobyte some 30 microseconds of one core;
 a large set uses all cores.
 """
 
 import itertools
+import os
+import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from multiprocessing import get_context
+from typing import TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +33,9 @@ SHINGLE_BYTES = 5
 BANDS, BAND_ROWS = 18, 7
 """A pair of similarity s becomes a candidate with probability 1 - (1 - s**7)**18: 0.986 at 0.8, 0.13 at 0.5."""
 
+BAND_FACTORS = np.random.default_rng(0).integers(1 << 63, size=BAND_ROWS, dtype=np.uint64) | np.uint64(1)
+"""Odd factors that mix a band's minima into one key; always the same, so that results are."""
+
 BUCKET_WINDOW = 32
 """Texts of one LSH bucket are compared with this many neighbours, so one huge bucket costs linear, not square, time."""
 
@@ -41,23 +48,54 @@ CHUNK = 128
 """Texts per unit of work: about a megabyte of shingles, which stays in the cache."""
 
 
+PARALLEL_FROM = 20_000
+"""Texts from which starting worker processes pays."""
+
 SHINGLE_SETS = 1_000
 """Shingle sets kept while pairs are verified; pairs are ordered, so a text's pairs are near each other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DuplicatePairs:
-    """Pairs of text indices with `left < right`, sorted, and their Jaccard similarity; exact duplicates have 1.0."""
+    """Pairs of text indices with `left < right`, sorted, and their Jaccard similarity.
+
+    `exact` marks the same text once normalized, and is stricter than a similarity of 1.0. Exact copies are paired with
+    the first of them only, and near-duplicates are sought among the firsts only.
+    """
 
     left: Integers  # (pairs,)
     right: Integers  # (pairs,)
     similarity: NDArray[np.float64]  # (pairs,)
+    exact: NDArray[np.bool_]  # (pairs,)
 
     def __len__(self) -> int:
         return len(self.left)
 
     def __iter__(self) -> Iterator[tuple[int, int, float]]:
         return zip(self.left.tolist(), self.right.tolist(), self.similarity.tolist(), strict=True)
+
+    def where(self, keep: NDArray[np.bool_]) -> "DuplicatePairs":
+        """The pairs for which `keep`, one flag a pair, is true."""
+        return DuplicatePairs(self.left[keep], self.right[keep], self.similarity[keep], self.exact[keep])
+
+
+class LazyTexts(Sequence[str]):
+    """A sequence of texts that are made when asked for, so that a million of them need not be held in memory."""
+
+    def __init__(self, size: int, text: Callable[[int], str]) -> None:
+        self._size = size
+        self._text = text
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        positions = range(self._size)[index]
+        return self._text(positions) if isinstance(positions, int) else [self._text(position) for position in positions]
 
 
 def normalize(text: str) -> str:
@@ -71,9 +109,14 @@ def normalize(text: str) -> str:
 
 
 def exact_groups(texts: Sequence[str]) -> Integers:
-    """For each text the index of the first text that is the same once normalized (its own index if there is none)."""
-    first: dict[str, int] = {}
-    return np.fromiter((first.setdefault(normalize(text), index) for index, text in enumerate(texts)), np.int64)
+    """For each text the index of the first text that is the same once normalized (its own index if there is none).
+
+    Texts are told apart by Python's 64-bit hash, so memory does not grow with their length; among ten million texts
+    two different ones share a hash with a probability of three in a million.
+    """
+    hashes = np.fromiter((hash(normalize(text)) for text in texts), np.int64, len(texts))
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def duplicate_pairs(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> DuplicatePairs:
@@ -85,14 +128,14 @@ def duplicate_pairs(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> 
     indices = np.arange(len(first))
     copies = indices[first != indices]
     distinct = indices[first == indices]
-    near = _near_pairs(_Selection(texts, distinct), threshold)
+    near = _near_pairs(LazyTexts(len(distinct), lambda index: normalize(texts[int(distinct[index])])), threshold)
     left = np.concatenate([first[copies], distinct[near.left]])
     right = np.concatenate([copies, distinct[near.right]])
     similarity = np.concatenate([np.ones(len(copies)), near.similarity])
-    filled = np.fromiter((bool(texts[index].strip()) for index in left.tolist()), np.bool_, len(left))
+    exact = np.arange(len(left)) < len(copies)
     order = np.lexsort((right, left))
-    order = order[filled[order]]
-    return DuplicatePairs(left[order], right[order], similarity[order])
+    pairs = DuplicatePairs(left[order], right[order], similarity[order], exact[order])
+    return pairs.where(np.fromiter((bool(normalize(texts[index])) for index in pairs.left.tolist()), np.bool_))
 
 
 def near_duplicate_clusters(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> Integers:
@@ -115,30 +158,13 @@ def connected_components(size: int, pairs: DuplicatePairs) -> Integers:
     return np.fromiter((root(index) for index in range(size)), np.int64, size)
 
 
-class _Selection(Sequence[str]):
-    """The normalized texts at `indices`, made when asked for, so that a million of them need not be held twice."""
-
-    def __init__(self, texts: Sequence[str], indices: Integers) -> None:
-        self._texts = texts
-        self._indices: list[int] = indices.tolist()
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return normalize(self._texts[self._indices[index]])
-
-    def chunk(self, start: int) -> list[str]:
-        return [normalize(self._texts[index]) for index in self._indices[start : start + CHUNK]]
-
-
-def _near_pairs(texts: _Selection, threshold: float) -> DuplicatePairs:
+def _near_pairs(texts: LazyTexts, threshold: float) -> DuplicatePairs:
     template = _template(texts)
     keys = _band_keys(texts, template)
     left, right = _candidates(keys)
     similarity = _similarities(texts, left, right, template)
-    near = similarity >= threshold
-    return DuplicatePairs(left[near], right[near], similarity[near])
+    pairs = DuplicatePairs(left, right, similarity, np.zeros(len(left), np.bool_))
+    return pairs.where(similarity >= threshold)
 
 
 def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
@@ -160,7 +186,7 @@ def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
     return shingles, offsets
 
 
-def _template(texts: _Selection) -> Hashes:
+def _template(texts: LazyTexts) -> Hashes:
     """The shingles that over `TEMPLATE_SHARE` of an evenly spaced sample of the texts contain, sorted."""
     if len(texts) < TEMPLATE_MINIMUM_TEXTS:
         return np.empty(0, np.uint64)
@@ -183,24 +209,50 @@ def _without_template(shingles: Hashes, offsets: Integers, template: Hashes) -> 
     return shingles[keep], kept[offsets]
 
 
-def _band_keys(texts: _Selection, template: Hashes) -> NDArray[np.uint32]:
+def _band_keys(texts: LazyTexts, template: Hashes) -> NDArray[np.uint32]:
     """One 32-bit key per LSH band and text, (bands, texts); chance collisions cost a verification, never a pair."""
     keys = np.empty((BANDS, len(texts)), np.uint32)
-    factors = np.random.default_rng(0).integers(1 << 63, size=BAND_ROWS, dtype=np.uint64) | np.uint64(1)
-
-    for start in range(0, len(texts), CHUNK):
-        shingles, offsets = _without_template(*_shingles(texts.chunk(start)), template)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-            shingles, offsets.astype(np.uint64), BANDS * BAND_ROWS, seed=0
-        )
-        minima = np.fromiter(itertools.chain.from_iterable(matrix.to_rows()), np.uint64)
-        signatures = minima.reshape(-1, BANDS, BAND_ROWS)
-        bands = (signatures * factors).sum(axis=2) >> np.uint64(32)  # (chunk, bands)
-        # A text of nothing but template has no evidence: keys of its own make it like (almost) no other.
-        bare = np.flatnonzero(np.diff(offsets) == 0)
-        bands[bare] = (start + bare)[:, None]
-        keys[:, start : start + len(bands)] = bands.T
+    starts = range(0, len(texts), CHUNK)
+    for start, chunk_keys in zip(starts, _sketch_all(texts, template, starts), strict=True):
+        keys[:, start : start + chunk_keys.shape[1]] = chunk_keys
     return keys
+
+
+def _sketch_all(texts: LazyTexts, template: Hashes, starts: range) -> Iterator[NDArray[np.uint32]]:
+    """`_sketch` for each start, in order, on all cores when there is much to do."""
+    # Forked workers see the texts without a copy being sent; where forking is not safe one core does it all.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if cores == 1 or len(texts) < PARALLEL_FROM:
+        yield from (_sketch(texts, template, start) for start in starts)
+        return
+    with ProcessPoolExecutor(cores, get_context("fork"), _share_with_worker, (texts, template)) as pool:
+        yield from pool.map(_sketch_shared, starts, chunksize=16)
+
+
+def _sketch(texts: LazyTexts, template: Hashes, start: int) -> NDArray[np.uint32]:
+    """The keys of one chunk of texts, (bands, chunk)."""
+    shingles, offsets = _without_template(*_shingles(texts[start : start + CHUNK]), template)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        shingles, offsets.astype(np.uint64), BANDS * BAND_ROWS, seed=0
+    )
+    minima = np.fromiter(itertools.chain.from_iterable(matrix.to_rows()), np.uint64)
+    signatures = minima.reshape(-1, BANDS, BAND_ROWS)
+    bands: Hashes = (signatures * BAND_FACTORS).sum(axis=2) >> np.uint64(32)  # (chunk, bands)
+    # A text of nothing but template has no evidence: keys of its own make it like (almost) no other.
+    bare = np.flatnonzero(np.diff(offsets) == 0)
+    bands[bare] = (start + bare)[:, None]
+    return bands.T.astype(np.uint32)
+
+
+_shared: list[tuple[LazyTexts, Hashes]] = []
+
+
+def _share_with_worker(texts: LazyTexts, template: Hashes) -> None:
+    _shared[:] = [(texts, template)]
+
+
+def _sketch_shared(start: int) -> NDArray[np.uint32]:
+    return _sketch(*_shared[0], start)
 
 
 def _candidates(keys: NDArray[np.uint32]) -> tuple[Integers, Integers]:
@@ -220,7 +272,7 @@ def _candidates(keys: NDArray[np.uint32]) -> tuple[Integers, Integers]:
     return found // max(size, 1), found % max(size, 1)
 
 
-def _similarities(texts: _Selection, left: Integers, right: Integers, template: Hashes) -> NDArray[np.float64]:
+def _similarities(texts: LazyTexts, left: Integers, right: Integers, template: Hashes) -> NDArray[np.float64]:
     """The Jaccard similarity of each pair's shingle sets; pairs must be sorted by `left`."""
     similarity = np.empty(len(left), np.float64)
     sets: dict[int, Hashes] = {}

@@ -51,6 +51,8 @@ def _is_spoken_phone(text: str) -> bool:
     number = validators.digits(text)
     if _DATES.match(text):
         return False
+    if text.isdigit() and len(number) not in (10, 11):
+        return False
     if len(number) == 7:
         return re.fullmatch(r"[2-9]\d\d[-. ]\d{4}", text) is not None
     american = len(number) == 10 and number[0] not in "01"
@@ -149,8 +151,8 @@ _LICENCE_WORDS = tuple(
     for licence in ("license", "licence")
 )
 _PHONE_WORDS = (
-    "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text", "dial", "contact", "reach",
-    "ring", "sms", "number",
+    "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text me", "text us", "dial", "contact",
+    "reach", "ring", "sms", "my number", "his number", "her number", "their number", "number is",
 )  # fmt: skip
 
 FEWEST_DIGITS = 2

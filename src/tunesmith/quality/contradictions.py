@@ -1,0 +1,182 @@
+"""Rows that ask the same and answer differently: whichever the model learns, it unlearns from the other.
+
+"The same question" is stricter than a near-duplicate: one that differs in a number, a name, a negation or a content
+word asks something else. "Materially different" is looser than unequal: two wordings of an answer agree, two labels,
+two JSON values or two numbers do not.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunesmith.dataset.neardup import normalize
+from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, quote, share
+from tunesmith.quality.report import Finding, RowNote
+
+LABEL_WORDS = 3
+"""An answer of so few words is a label or a value: any difference but case and punctuation is material."""
+
+ALIKE_WORDS = 0.5
+"""Longer answers that share less of their words than this (Jaccard) say different things."""
+
+FAIL_SHARE = 0.02
+"""Above this share of contradicting rows, the set teaches guessing."""
+
+WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[+*/=<>%$\u20ac\u00a3^&|~-]")
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+QUALIFIERS = frozenset(
+    "no not never none nor neither without cannot non except from before after only more less least most or".split()  # noqa: SIM905
+)
+FILLERS = frozenset(
+    "a an the please kindly hi hello hey dear thanks thank thx plz pls just so well ok okay um uh now also then really "  # noqa: SIM905
+    "very quick quickly there here i i'm im me my we us our you your can could would will shall should do does is are "
+    "was were to of for in on at by with and it its it's this that these those some any question tell know help need "
+    "want like what what's whats".split()
+)
+"""Words that may differ between two ways of asking the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Two row indices, `left < right`, that ask the same and answer differently."""
+
+    left: int
+    right: int
+
+
+def contradicting_rows(rows: RowTexts) -> tuple[Contradiction, ...]:
+    """All pairs of rows with the same question in the same context and materially different outputs."""
+    pairs = rows.near_duplicate_inputs
+    pairs = pairs.where(rows.contexts[pairs.left] == rows.contexts[pairs.right])
+    return tuple(
+        Contradiction(left, right)
+        for (left, right, _), exact in zip(pairs, pairs.exact.tolist(), strict=True)
+        if outputs_differ(answer(rows, left), answer(rows, right))
+        and (exact or same_question(rows.inputs[left], rows.inputs[right]))
+    )
+
+
+def contradictions(profile: Profile) -> tuple[Finding, ...]:
+    """One finding; its rows are pairs, each listed at its first row; `count` is the rows involved."""
+    rows = profile.rows
+    pairs = contradicting_rows(rows)
+    if not pairs:
+        return (Finding("contradictions", "pass", "no two rows answer the same input differently"),)
+    involved = {index for pair in pairs for index in (pair.left, pair.right)}
+    notes = (
+        RowNote(
+            rows.where(pair.left),
+            f"answers {quote(answer(rows, pair.left), 60)!r}, but {rows.where(pair.right)} "
+            f"{quote(answer(rows, pair.right), 60)!r} to: {quote(rows.inputs[pair.left], 80)}",
+        )
+        for pair in pairs[:SHOWN_ROWS]
+    )
+    return (
+        Finding(
+            "contradictions",
+            "fail" if len(involved) > FAIL_SHARE * len(rows) else "warn",
+            f"{len(pairs):,} pairs of rows ({share(len(involved), len(rows))}) answer the same input differently",
+            count=len(involved),
+            rows=tuple(notes),
+            mend="decide which answer is right and correct the other; or drop both",
+            command=clean_command(profile.files, "--drop-contradictions"),
+            facts={"pairs": len(pairs), "share": round(len(involved) / len(rows), 4)},
+        ),
+    )
+
+
+def answer(rows: RowTexts, index: int) -> str:
+    """What a row answers: its label where the file names one, else its output."""
+    return rows.labels[index] or rows.outputs[index]
+
+
+def outputs_differ(one: str, other: str) -> bool:
+    """Whether two answers to one question materially differ: as labels, JSON values, numbers, yes and no, or texts."""
+    one, other = normalize(one), normalize(other)
+    if one == other:
+        return False
+    if one[:1] in "{[" and other[:1] in "{[":
+        first, second = _json(one), _json(other)
+        if first is not None and second is not None:
+            return first != second
+    words, other_words = _words(one), _words(other)
+    if min(len(words), len(other_words)) <= LABEL_WORDS:
+        return words != other_words
+    numbers, other_numbers = set(NUMBER.findall(one)), set(NUMBER.findall(other))
+    if numbers - other_numbers and other_numbers - numbers:
+        return True
+    if {words[0], other_words[0]} == {"yes", "no"}:
+        return True
+    shared, all_words = set(words) & set(other_words), set(words) | set(other_words)
+    return len(shared) < ALIKE_WORDS * len(all_words)
+
+
+def same_question(one: str, other: str) -> bool:
+    """Whether two nearly equal inputs ask the same: they differ in fillers, added detail or typing errors at most."""
+    words, other_words = _words(one), _words(other)
+    matcher = difflib.SequenceMatcher(
+        None, [word.casefold() for word in words], [word.casefold() for word in other_words], autojunk=False
+    )
+    return all(
+        _harmless(words[left:left_end], other_words[right:right_end])
+        for operation, left, left_end, right, right_end in matcher.get_opcodes()
+        if operation != "equal"
+    )
+
+
+def _harmless(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether `words` may stand where the other question has `others`: fillers, a typing error, or detail added."""
+    content = [word for word in words if word.casefold() not in FILLERS]
+    other_content = [word for word in others if word.casefold() not in FILLERS]
+    if content and other_content:
+        return len(content) == len(other_content) and all(map(_is_typo, content, other_content))
+    if content or other_content:
+        added_only = not words or not others
+        return added_only and not any(map(_is_decisive, content or other_content))
+    return True
+
+
+def _is_decisive(word: str) -> bool:
+    """A number, a name, a qualifier or an operator: added or left out, it changes the question."""
+    folded = word.casefold()
+    return (
+        word[:1].isupper()
+        or not word.isascii()
+        or any(character.isdigit() for character in word)
+        or folded in QUALIFIERS
+        or folded.endswith(("n't", "n\u2019t"))
+        or not folded[0].isalnum()
+    )
+
+
+def _is_typo(one: str, other: str) -> bool:
+    """Whether two words are one word misspelt: one letter more, less or other, or two neighbours swapped."""
+    if min(len(one), len(other)) < 4 or not (one.isalpha() and other.isalpha()):
+        return False
+    one, other = one.casefold(), other.casefold()
+    start = next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    rest, other_rest = one[start:], other[start:]
+    return (
+        rest[1:] == other_rest[1:]
+        or rest[1:] == other_rest
+        or rest == other_rest[1:]
+        or (rest[:2] == other_rest[1::-1] and rest[2:] == other_rest[2:])
+    )
+
+
+def _words(text: str) -> list[str]:
+    words = WORD.findall(text)
+    # A dash is a minus only where there are numbers.
+    return words if NUMBER.search(text) else [word for word in words if word != "-"]
+
+
+def _json(text: str) -> object | None:
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return None
+    return value

@@ -1,0 +1,70 @@
+"""The check for personal data: which rows hold what, without ever showing it.
+
+It runs the redactor itself, so what this check reports is exactly what `data clean --redact-pii` replaces.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from tunesmith.quality.check import Flag, Flags, Profile, Row, clean_command, share
+from tunesmith.quality.redact import redact
+from tunesmith.quality.report import Finding
+
+SECRETS = frozenset({"API_KEY", "PRIVATE_KEY", "CREDIT_CARD"})
+"""What a model must never learn to repeat: one row is a failure, where other kinds are a warning."""
+
+
+class ObservedPii(Struct, frozen=True):
+    """The rows of a batch that hold personal data, and how often each kind occurs in them."""
+
+    flags: tuple[Flag, ...]
+    kinds: dict[str, int]
+
+
+class PersonalData:
+    """Rows that hold personal data (a `RowCheck`)."""
+
+    def __init__(self) -> None:
+        self._flags = Flags()
+        self._kinds: Counter[str] = Counter()
+
+    def observe(self, rows: Sequence[Row]) -> ObservedPii:
+        """Look for personal data in each row's messages, tool calls, text and metadata."""
+        flags: list[Flag] = []
+        kinds: Counter[str] = Counter()
+        for row in rows:
+            redaction = redact(row.conversation)
+            if redaction.found:
+                flags.append(Flag(row.index, row.where, str(redaction)))
+                kinds.update(redaction.found)
+        return ObservedPii(tuple(flags), dict(kinds))
+
+    def add(self, observed: ObservedPii) -> None:
+        """Gather one batch's flags."""
+        self._flags.add(observed.flags)
+        self._kinds.update(observed.kinds)
+
+    def findings(self, profile: Profile) -> tuple[Finding, ...]:
+        """A failure where there are keys or cards, a warning for other kinds."""
+        if not self._flags.count:
+            return (
+                Finding(
+                    "personal data", "pass", "no personal data recognized (names and addresses are not looked for)"
+                ),
+            )
+        named = ", ".join(f"{kind} {count:,}" for kind, count in self._kinds.most_common())
+        affected = share(self._flags.count, len(profile.rows))
+        return (
+            Finding(
+                "personal data",
+                "fail" if SECRETS & self._kinds.keys() else "warn",
+                f"{self._flags.count:,} rows ({affected}) hold personal data: {named}",
+                count=self._flags.count,
+                rows=self._flags.notes(),
+                mend="replace it by placeholders; a model can repeat what it was trained on",
+                command=clean_command(profile.files, "--redact-pii"),
+                facts={"kinds": dict(self._kinds)},
+            ),
+        )

@@ -1,0 +1,132 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.quality.pii import find_pii
+from tunesmith.quality.pii.validators import (
+    is_aadhaar,
+    is_card,
+    is_codice_fiscale,
+    is_cpf,
+    is_french_nir,
+    is_german_tax_id,
+    is_iban,
+    is_luhn,
+    is_nhs_number,
+    is_pesel,
+    is_spanish_id,
+)
+
+FOUND = [
+    ("write to jane.doe+x@example.com today", "EMAIL", "jane.doe+x@example.com"),
+    ("mail (bob@mail.example.co.uk).", "EMAIL", "bob@mail.example.co.uk"),
+    ("my card is 4111 1111 1111 1111 12/26", "CREDIT_CARD", "4111 1111 1111 1111"),
+    ("card 4111111111111111, thanks", "CREDIT_CARD", "4111111111111111"),
+    ("amex 3782 822463 10005", "CREDIT_CARD", "3782 822463 10005"),
+    ("pay to DE89 3704 0044 0532 0130 00 AND not later", "IBAN", "DE89 3704 0044 0532 0130 00"),
+    ("GB29NWBK60161331926819", "IBAN", "GB29NWBK60161331926819"),
+    ("her number: 536-22-8726", "US_SSN", "536-22-8726"),
+    ("SSN: 536228726", "US_SSN", "536228726"),
+    ("NINO AB 12 34 56 C", "UK_NINO", "AB 12 34 56 C"),
+    ("DNI 12345678Z", "ES_ID", "12345678Z"),
+    ("2345 6789 0124", "IN_AADHAAR", "2345 6789 0124"),
+    ("CPF 529.982.247-25", "BR_CPF", "529.982.247-25"),
+    ("RSSMRA85T10A562S", "IT_FISCAL_CODE", "RSSMRA85T10A562S"),
+    ("2 55 08 14 168 025 38", "FR_NIR", "2 55 08 14 168 025 38"),
+    ("NHS number 943 476 5919", "UK_NHS", "943 476 5919"),
+    ("call me at (415) 555-2671", "PHONE", "(415) 555-2671"),
+    ("415-555-2671 is mine", "PHONE", "415-555-2671"),
+    ("+44 20 7946 0958", "PHONE", "+44 20 7946 0958"),
+    ("+1 415 555 2671 2024", "PHONE", "+1 415 555 2671"),
+    ("06 12 34 56 78", "PHONE", "06 12 34 56 78"),
+    ("phone: 555-0199", "PHONE", "555-0199"),
+    ("from 83.12.44.19 again", "IP_ADDRESS", "83.12.44.19"),
+    ("host 2001:db8:85a3::8a2e:370:7334", "IP_ADDRESS", "2001:db8:85a3::8a2e:370:7334"),
+    ("mac 00:1A:2B:3C:4D:5E", "MAC_ADDRESS", "00:1A:2B:3C:4D:5E"),
+    ("he was born in Paris on 5 March 1987", "DATE_OF_BIRTH", "5 March 1987"),
+    ("DOB: 05/03/1987", "DATE_OF_BIRTH", "05/03/1987"),
+    ("passport number X1234567", "PASSPORT", "X1234567"),
+    ("AKIAIOSFODNN7EXAMPLE", "API_KEY", "AKIAIOSFODNN7EXAMPLE"),
+    ('api_key = "9f8d7c6b5a4e3f2d1c0b9a8f7e6d5c4b"', "API_KEY", "9f8d7c6b5a4e3f2d1c0b9a8f7e6d5c4b"),
+    (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+        "PRIVATE_KEY",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+    ),
+]
+
+INNOCENT = [
+    "order 4111111111111111 shipped",
+    "Order #415-555-2671",
+    "part number 555-123-4567",
+    "released 2023-11-14 10:22:33",
+    "timestamp 1699957353000",
+    "version 10.0.19041.1 and 1.2.3.4 and v2.10.3.1",
+    "ISBN 978-3-16-148410-0",
+    "1,000,000 and 2,500,000.00",
+    "tracking number 1Z999AA10123456784",
+    "npm i @scope/pkg@1.2.3 and icon@2x.png",
+    "@property def foo(self)",
+    "127.0.0.1 and 255.255.255.0",
+    "12:30:45 std::vector",
+    "call the function 1000000 times",
+    "10 20 30 40 50 60 70 80",
+    "pi = 3.14159265358979",
+    "commit 9f8d7c6b5a4e3f2d1c0b9a8f7e6d5c4b9f8d7c6b",
+    "uuid 123e4567-e89b-12d3-a456-426614174000",
+    "YOUR_API_KEY=your_api_key_goes_here_please",
+    "Napoleon was born on August 15, 1769",
+    "from 01/02/2023 to 04.05.2024",
+    "coordinates 40.712776, -74.005974",
+    "1234567890123456",
+    "phone models 2019 2020 2021",
+    "<EMAIL_1> called <PHONE_2>",
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "value"), FOUND, ids=[f"{kind}: {value[:20]}" for _, kind, value in FOUND])
+def test_personal_data_is_found_exactly(text: str, kind: str, value: str) -> None:
+    assert [(span.kind, text[span.start : span.end]) for span in find_pii(text)] == [(kind, value)]
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_numbers_that_name_things_are_not_personal(text: str) -> None:
+    assert find_pii(text) == ()
+
+
+def test_long_texts_are_searched_everywhere() -> None:
+    filler = "nothing to see here, move along " * 40
+    text = filler + "bob@example.com " + filler + "4111 1111 1111 1111 " + filler + "+44 20 7946 0958"
+    assert [span.kind for span in find_pii(text)] == ["EMAIL", "CREDIT_CARD", "PHONE"]
+
+
+@given(st.text(alphabet="0123456789 -+@.:/()AGBxborn\n<>é\ud800", max_size=60))
+def test_any_text_gives_ordered_spans_without_overlap(text: str) -> None:
+    spans = find_pii(text)
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+    assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("valid", "number"),
+    [
+        (is_luhn, "79927398713"),
+        (is_card, "5555555555554444"),
+        (is_iban, "FR1420041010050500013M02606"),
+        (is_aadhaar, "234567890124"),
+        (is_spanish_id, "X1234567L"),
+        (is_codice_fiscale, "MRTMTT91D08F205J"),
+        (is_french_nir, "255081416802538"),
+        (is_cpf, "11144477735"),
+        (is_nhs_number, "9434765919"),
+        (is_german_tax_id, "86095742719"),
+        (is_pesel, "44051401359"),
+    ],
+)
+def test_a_check_digit_accepts_the_published_example_and_no_other_last_digit(valid: object, number: str) -> None:
+    assert callable(valid)
+    position = max(index for index, character in enumerate(number) if character.isdigit())
+    accepted = [d for d in "0123456789" if valid(number[:position] + d + number[position + 1 :])]
+    assert accepted == [number[position]]
