@@ -68,6 +68,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def must_be_writable(path: Path) -> None:
+    """Raise StorageError now, before hours of work, when nothing could be written at `path`; nothing is created."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise StorageError(f"{path}: cannot write: {existing} is a file; choose another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"{path}: cannot write: {existing} is read-only; choose another output")
+
+
 def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tunesmith import api, storage
 from tunesmith.assets import sample
 from tunesmith.errors import SpecError
+from tunesmith.planning.plan import plan_to_spec
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import DataSpec, RunSpec
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.result import Evaluation
@@ -59,7 +59,7 @@ def demo(
     show("check", check)
     plan = api.plan(data, "embedded")
     show("plan", plan)
-    spec = RunSpec(model="embedded", data=DataSpec(train=str(data)), output=str(run.root))
+    spec = plan_to_spec(plan, str(data), output=str(run.root))
     show("spec", spec)
     result = api.train(spec, observer=observer)
     show("train", result)

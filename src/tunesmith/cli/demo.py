@@ -11,6 +11,10 @@ from tunesmith.cli.evaluate import print_evaluation
 from tunesmith.cli.output import console, json_option, print_json
 from tunesmith.cli.plan import print_plan
 from tunesmith.cli.progress import TrainProgress
+from tunesmith.evaluation.result import Evaluation
+from tunesmith.planning.plan import Plan
+from tunesmith.quality.report import CheckReport
+from tunesmith.training.run import RunResult
 from tunesmith.walkthrough import DemoResult, demo
 
 CHAPTERS = {
@@ -42,6 +46,26 @@ def command(output: str | None, as_json: bool) -> None:
 
 
 def _tell(out: Console, stage: str, result: object) -> None:
+    """One chapter of the story, when its stage is done (for training: when it begins)."""
     if stage in CHAPTERS:
         title, about = CHAPTERS[stage]
-        out.print(f"\n[bold]{title}[/] [dim]{about}[/]\n")
+        out.print(f"\n[bold cyan]{title}[/] [dim]{about}[/]\n")
+    match result:
+        case CheckReport():
+            print_check(out, result)
+        case Plan():
+            print_plan(out, result)
+        case RunResult():
+            out.print(f"\n  {escape(result.account())}")
+        case Evaluation():
+            print_evaluation(out, result)
+        case Path() if stage == "merge":
+            out.print(f"  {escape(str(result))}: logits equal base + adapter, loads in plain transformers")
+
+
+def _print_ending(out: Console, result: DemoResult) -> None:
+    out.print(f"\n[bold]Done in {result.seconds:.0f} s.[/] Everything is kept in {escape(str(result.output))}:")
+    out.print(f"  report      {escape(str(result.report))}  (one file, open it in a browser)", soft_wrap=True)
+    out.print(f"  spec        {escape(str(result.output))}/spec.yaml  (train again: change `output`, then `tunesmith train`)", soft_wrap=True)
+    out.print(f"  weights     {escape(str(result.merged))}", soft_wrap=True)
+    out.print("\nNow with your own data:  tunesmith data check YOUR.jsonl")

@@ -17,24 +17,25 @@ import msgspec
 
 from tunesmith.dataset.containers import container
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.formats import find_format
+from tunesmith.dataset.formats import FORMATS, find_format
 from tunesmith.errors import SpecError
 from tunesmith.storage import atomic_file
 
 
-def write(path: str | Path, rows: Iterable[Conversation], *, format: str) -> int:  # noqa: A002
-    """Write `rows` to `path` in `format` and return how many there were.
+def write(path: str | Path, rows: Iterable[Conversation], *, format: str | None = None) -> int:  # noqa: A002
+    """Write `rows` to `path` in `format`, or each in the format it was read from, and return how many there were.
 
     What the format cannot carry is left out; `convert` is the careful way. Raises SpecError for an unknown format,
     StorageError when the disk refuses.
     """
-    row_format = find_format(format)
+    if format is not None:
+        find_format(format)
     target = Path(path)
     kind = container(target.name)
-    if kind == ".txt" and format != "text":
+    if kind == ".txt" and format not in (None, "text"):
         raise SpecError(f"{path}: a .txt file holds plain text only; end its name in .jsonl")
     counter = itertools.count()
-    objects = (row_format.write(row) for row, _ in zip(rows, counter, strict=False))
+    objects = (FORMATS[format or _own_format(row)].write(row) for row, _ in zip(rows, counter, strict=False))
     with atomic_file(target) as temporary:
         if kind == ".parquet":
             _write_parquet(temporary, list(objects))
@@ -52,6 +53,10 @@ def write(path: str | Path, rows: Iterable[Conversation], *, format: str) -> int
                     case _:
                         _write_lines(stream, map(_json, objects))
     return next(counter)
+
+
+def _own_format(row: Conversation) -> str:
+    return "openai" if row.source is None else row.source.format
 
 
 @contextlib.contextmanager

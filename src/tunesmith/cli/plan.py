@@ -1,0 +1,48 @@
+"""`tunesmith plan`: what will it take."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tunesmith import api, storage
+from tunesmith.cli.output import console, json_option, print_json
+from tunesmith.errors import StorageError
+from tunesmith.planning.plan import Plan, plan_to_spec
+from tunesmith.planning.show import show_plan
+from tunesmith.spec import dump_spec
+
+
+@click.command("plan")
+@click.argument("data")
+@click.option("--model", required=True, help="`embedded`, a model folder, or a hub id.")
+@click.option("--gpu", help='Does it fit on this one? For example "A100 80GB".')
+@click.option("--write", "spec_file", metavar="RUN.YAML", help="Write the run spec that follows the plan.")
+@json_option
+def command(data: str, model: str, gpu: str | None, spec_file: str | None, as_json: bool) -> None:
+    """Say what fine-tuning MODEL on DATA needs: memory per method, cost, hyperparameters with their reasons.
+
+    \b
+    Example:  tunesmith plan tickets.jsonl --model embedded --write run.yaml
+    """
+    plan = api.plan(data, model, gpu=gpu)
+    if spec_file is not None:
+        write_spec(Path(spec_file), plan, data)
+    if as_json:
+        print_json(plan)
+        return
+    print_plan(console(), plan)
+    if spec_file is not None:
+        click.echo(f"\nRun spec: {spec_file}; train it with: tunesmith train {spec_file}")
+
+
+def print_plan(out: Console, plan: Plan) -> None:
+    """Print the plan for people."""
+    out.print(show_plan(plan))
+
+
+def write_spec(path: Path, plan: Plan, data: str) -> None:
+    """Write the plan's run spec to a new file. Raises StorageError when `path` exists: it may hold somebody's edits."""
+    if path.exists():
+        raise StorageError(f"--write {path}: the file exists; remove it or give another name")
+    storage.write_text(path, dump_spec(plan_to_spec(plan, data)))
