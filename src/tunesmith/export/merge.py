@@ -1,0 +1,120 @@
+"""Merge the adapter into its base, so that serving needs neither PEFT nor the adapter's extra matrix products.
+
+The merge is done in fp32 and rounded once to the base's own dtype. What lies on disk is read back and must give the
+logits of base + adapter on real rows before the folder gets its name. The cost: 4 bytes of memory per parameter,
+whatever the dtype, and one more load.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith import storage
+from tunesmith.errors import RunError, SpecError
+from tunesmith.models.load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunesmith.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from tunesmith.models.load import Model
+
+CHECK_ROWS = 4
+CHECK_TOKENS = 128
+"""Tokens of each row that are compared; all their logits are held, 300 MiB for a vocabulary of 150k."""
+
+TOLERANCE = {"float32": 2.0**-14, "float16": 2.0**-8, "bfloat16": 2.0**-5}
+"""Largest allowed difference of a logit, as a share of the largest logit, by the dtype that is written.
+
+For bf16 and fp16 that is 4 times the dtype's spacing, of which rounding moves each weight by at most half; fp32 leaves
+room for the order of additions in a deep model.
+"""
+
+
+def merge(run: RunFolder, output: Path | None = None) -> Path:
+    """Write the tuned model as an ordinary Hugging Face folder: safetensors, tokenizer, chat template, configs.
+
+    Goes to `output`, or to the run's `merged/`; weights have the base's dtype. A fully fine-tuned model is only
+    converted and checked. Raises SpecError when the output holds something already, and RunError, leaving nothing
+    behind, when the written model does not give the tuned model's logits within `TOLERANCE`.
+    """
+    import torch
+
+    output = run.merged if output is None else output
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise SpecError(f"{output}: already holds something; remove it, or choose another folder with --output")
+    spec = run.load_spec()
+    tokenizer = load_tokenizer(spec.model)
+    rows = _rows_to_check(run)
+    tuned = load_tuned(run, dtype=torch.float32)
+    expected = [_logits(tuned, row) for row in rows]
+    merged = _without_adapter(tuned)
+    merged.to(dtype=_base_dtype(spec.model))  # type: ignore[call-arg]  # transformers wraps the method untyped
+    with storage.atomic_folder(output) as folder:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        dtype = str(merged.dtype).removeprefix("torch.")
+        del tuned, merged
+        written = load_model(str(folder), dtype=torch.float32)
+        _check(run, expected, [_logits(written, row) for row in rows], dtype)
+    return output
+
+
+def logit_difference(expected: "list[torch.Tensor]", found: "list[torch.Tensor]") -> float:
+    """The largest difference between two models' logits on the same rows, as a share of the largest expected one."""
+    largest = max(float(logits.abs().max()) for logits in expected)
+    return max(float((one - other).abs().max()) for one, other in zip(expected, found, strict=True)) / largest
+
+
+def _check(run: RunFolder, expected: "list[torch.Tensor]", found: "list[torch.Tensor]", dtype: str) -> None:
+    difference, allowed = logit_difference(expected, found), TOLERANCE[dtype]
+    if not difference <= allowed:  # also true for NaN
+        raise RunError(
+            f"{run.root}: the merged {dtype} model's logits differ from base + adapter by {difference:.2g} of the "
+            f"largest (allowed: {allowed:.2g}); nothing was written. Adapters on tied embeddings cannot be merged: "
+            "leave embed_tokens and lm_head out of adapter.targets, or serve the adapter unmerged."
+        )
+
+
+def _rows_to_check(run: RunFolder) -> "list[torch.Tensor]":
+    """Token ids of a few of the run's own rows, the held-out ones where there are any; (1, tokens) each."""
+    import itertools
+
+    import torch
+
+    from tunesmith.dataset.conversation import Conversation
+    from tunesmith.dataset.read import read
+    from tunesmith.dataset.render import Renderer
+
+    spec = run.load_spec()
+    path = str(run.holdout) if run.holdout.is_file() else spec.data.eval or spec.data.train
+    renderer = Renderer(load_tokenizer(spec.model))
+    rows = itertools.islice((row for row in read(path) if isinstance(row, Conversation)), CHECK_ROWS)
+    rendered = [renderer.render(row, max_length=spec.training.max_length) for row in rows]
+    return [torch.from_numpy(row.tokens[:CHECK_TOKENS].astype("int64"))[None] for row in rendered]
+
+
+def _logits(model: "Model", input_ids: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=input_ids, use_cache=False).logits
+    return logits
+
+
+def _without_adapter(tuned: "Model") -> "PreTrainedModel":
+    """The model with its adapter merged into its weights (in place)."""
+    from peft import PeftModel
+
+    if not isinstance(tuned, PeftModel):
+        return tuned
+    merged: PreTrainedModel = tuned.merge_and_unload(safe_merge=True)
+    return merged
+
+
+def _base_dtype(ref: str) -> "torch.dtype":
+    import torch
+    from transformers import AutoConfig
+
+    dtype = AutoConfig.from_pretrained(resolve_model(ref), trust_remote_code=False).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
