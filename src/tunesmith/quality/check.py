@@ -216,22 +216,25 @@ def clean_command(files: Iterable[str], *flags: str) -> str:
     )
 
 
-def input_text(conversation: Conversation) -> str:
-    """The prompt's turns without the system message, as `Row.input`."""
+def row_texts(conversation: Conversation) -> tuple[str, str]:
+    """The `input` and `output` of a `Row`."""
+    if conversation.text is not None:
+        return "", conversation.text
     prompt = conversation.prompt
-    if len(prompt) == 1 and prompt[0].role == "user":
-        return prompt[0].content
-    return "\n".join(message_text(message) for message in prompt if message.role not in ("system", "developer"))
+    completion = conversation.messages[len(prompt) :]
+    turns = [message for message in prompt if message.role not in ("system", "developer")]
+    return _text(turns), _text(completion)
 
 
 def output_text(conversation: Conversation) -> str:
-    """The text to be learnt, as `Row.output`."""
-    if conversation.text is not None:
-        return conversation.text
-    completion = conversation.completion
-    if len(completion) == 1 and not completion[0].tool_calls:
-        return completion[0].content
-    return "\n".join(message_text(message) for message in completion)
+    """The `output` of a `Row`."""
+    return row_texts(conversation)[1]
+
+
+def _text(messages: Sequence[Message]) -> str:
+    if len(messages) == 1:
+        return message_text(messages[0])
+    return "\n".join(message_text(message) for message in messages)
 
 
 def message_text(message: Message) -> str:
@@ -243,7 +246,9 @@ def message_text(message: Message) -> str:
 
 
 def context_hash(conversation: Conversation) -> int:
-    """A 32-bit hash of the system prompt and the offered tools; 0 when there are neither."""
-    system = [message.content for message in conversation.prompt if message.role in ("system", "developer")]
-    tools: list[Any] = [repr(tool) for tool in conversation.tools]
-    return zlib.crc32("\0".join([*system, *tools]).encode("utf-8", "surrogatepass")) if system or tools else 0
+    """A 32-bit hash of what else decides the right output: system prompt, tools, the rejected reply; 0 without them."""
+    context = [message.content for message in conversation.prompt if message.role in ("system", "developer")]
+    context += [repr(tool) for tool in conversation.tools]
+    # One prompt may be compared in many preference rows; each pair of replies is a row of its own.
+    context += [message_text(message) for message in conversation.rejected]
+    return zlib.crc32("\0".join(context).encode("utf-8", "surrogatepass")) if context else 0

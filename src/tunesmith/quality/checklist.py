@@ -30,13 +30,16 @@ from tunesmith.quality.check import (
     Row,
     RowCheck,
     RowTexts,
-    input_text,
-    output_text,
+    row_texts,
     worst,
 )
+from tunesmith.quality.contradictions import contradictions
 from tunesmith.quality.diversity import diversity
+from tunesmith.quality.duplicates import duplicates
 from tunesmith.quality.format import FormatCheck
+from tunesmith.quality.leakage import leakage
 from tunesmith.quality.outputs import OutputsCheck
+from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.provenance import ProvenanceCheck
 from tunesmith.quality.report import CheckReport
 from tunesmith.quality.review import review
@@ -99,7 +102,19 @@ def check(
 
 def _checklist() -> list[RowCheck[Any] | ProfileCheck]:
     """Every check, in the order of the report."""
-    return [size, FormatCheck(), diversity, OutputsCheck(), review, balance, ProvenanceCheck()]
+    return [
+        size,
+        FormatCheck(),
+        diversity,
+        OutputsCheck(),
+        review,
+        contradictions,
+        balance,
+        duplicates,
+        PersonalData(),
+        leakage,
+        ProvenanceCheck(),
+    ]
 
 
 class _Reading:
@@ -151,10 +166,7 @@ def _run(reading: _Reading, checks: list[Observer[Any]], workers: int) -> RowTex
 
 
 def _observe(checks: Sequence[Observer[Any]], start: int, batch: Sequence[Conversation]) -> list[Any]:
-    rows = [
-        Row(start + offset, conversation, input_text(conversation), output_text(conversation))
-        for offset, conversation in enumerate(batch)
-    ]
+    rows = [Row(start + offset, conversation, *row_texts(conversation)) for offset, conversation in enumerate(batch)]
     return [row_check.observe(rows) for row_check in checks]
 
 

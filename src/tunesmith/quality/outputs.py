@@ -27,8 +27,8 @@ DANGLING = re.compile(
     r"\b(?:the|a|an|of|and|or|to|in|with|for|but|that|which|is|are|was|by|from|as|on|at|because|if|when)$",
     re.IGNORECASE,
 )
-OPEN_END = re.compile(r"[\w,;(\u2013-]$")
-LIST_ITEM = re.compile(r"^\s*(?:[-*\u2022#>|]|\d+[.)]\s)|https?://\S+$")
+OPEN_END = re.compile(r"[\w,;(\u2013-]")
+LIST_ITEM = re.compile(r"\s*(?:[-*\u2022#>|]|\d+[.)]\s)")
 CUT_CHARACTERS = 40
 """Shorter outputs, and last lines, are phrases and signatures, which end without a full stop."""
 
@@ -170,15 +170,20 @@ def _observe_json(facts: OutputFacts, row: Row, output: str) -> bool:
 def _observe_ending(facts: OutputFacts, row: Row, output: str) -> None:
     """Count how the output ends, and flag it where it ends in mid-sentence."""
     last = output[output.rfind("\n") + 1 :]
-    if len(output) < CUT_CHARACTERS or row.conversation.completion[-1:][0].tool_calls or LIST_ITEM.search(last):
+    if len(output) < CUT_CHARACTERS or LIST_ITEM.match(last) or "://" in last or _calls_tool(row):
         return
     facts.prose += 1
     if output.count("```") % 2:
         _flag(facts, "cut off", row, "a code fence is opened and never closed")
-    elif not OPEN_END.search(output):
+    elif not OPEN_END.match(output[-1]):
         facts.closed += 1
-    elif len(last) >= CUT_CHARACTERS or DANGLING.search(last):
+    elif len(last) >= CUT_CHARACTERS or DANGLING.search(last[-20:]):
         _flag(facts, "cut off", row, f"ends with {quote(output[-60:])!r}")
+
+
+def _calls_tool(row: Row) -> bool:
+    messages = row.conversation.messages
+    return bool(messages and messages[-1].tool_calls)
 
 
 def _outliers(lengths: Lengths, profile: Profile) -> Flags:

@@ -36,16 +36,23 @@ TELLTALES = re.compile(
     r"i hope this helps|feel free to (ask|reach)|it'?s (important|worth) (to note|noting|to remember)|"
     r"\bdelv(e|es|ing) into\b|\brich tapestry\b|\bin conclusion, |let me know if you (have|need|would like)",
 )
+TELLTALE_CHARACTERS = 200
+"""Such phrases open and close texts."""
+
 TELLTALE_SIGNS = (
     "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
     "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
 )  # fmt: skip
 
+NUMBER = re.compile(r"\d[\d.,]*")
+BEFORE_NUMBER = 20
+AFTER_NUMBER = 12
+"""Characters around a number in which it may turn out to be a price, a date or a version."""
+
 VOLATILE = re.compile(
     r"[$€£¥]\s?\d[\d.,]*|\b\d[\d.,]*\s?(?:USD|EUR|GBP|dollars|euros)\b|\b(?:19|20)\d\d-\d\d-\d\d\b|"
     r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December) (?:\d{1,2}, )?"
-    r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b|"
-    r"\b(?:currently|at the moment|the latest (?:version|release|price))\b"
+    r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b"
 )
 
 
@@ -127,13 +134,18 @@ def _declaration(row: Row) -> str | None:
 
 def _telltale(row: Row) -> str | None:
     text = row.output.lower()
+    if len(text) > 2 * TELLTALE_CHARACTERS:
+        text = f"{text[:TELLTALE_CHARACTERS]}\n{text[-TELLTALE_CHARACTERS:]}"
     if any(sign in text for sign in TELLTALE_SIGNS) and (match := TELLTALES.search(text)):
         return f"“{match.group().strip()}”"
     return None
 
 
 def _changing(row: Row) -> str | None:
-    for match in VOLATILE.finditer(row.output):
-        if match.group() not in row.input:
-            return quote(row.output[max(match.start() - 40, 0) : match.end() + 20])
+    # Numbers are found ten times faster than prices and dates; most texts have few.
+    for number in NUMBER.finditer(row.output):
+        around = row.output[max(number.start() - BEFORE_NUMBER, 0) : number.end() + AFTER_NUMBER]
+        match = VOLATILE.search(around)
+        if match and match.group() not in row.input:
+            return quote(around)
     return None

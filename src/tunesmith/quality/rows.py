@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.quality.check import RowTexts, context_hash, input_text, output_text
+from tunesmith.quality.check import RowTexts, context_hash, row_texts
 
 
 class SpilledTexts(Sequence[str]):
@@ -74,8 +74,9 @@ class RowWriter:
 
     def extend(self, conversations: Sequence[Conversation]) -> None:
         """Append rows."""
-        self._inputs.extend(input_text(row) for row in conversations)
-        self._outputs.extend(output_text(row) for row in conversations)
+        texts = [row_texts(row) for row in conversations]
+        self._inputs.extend(input_text for input_text, _ in texts)
+        self._outputs.extend(output_text for _, output_text in texts)
         for row in conversations:
             source = row.source
             self._contexts.append(context_hash(row))

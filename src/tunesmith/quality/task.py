@@ -26,6 +26,10 @@ MOST_CLASSES = 10_000
 ROWS_PER_CLASS = 4
 """An output is a class when it repeats; a set is a classification when its classes have this many rows on average."""
 
+ALL_LOOKED_AT = 2_000
+LOOKED_AT_EVERY = 20
+"""Structure, code, tone and rewriting are judged on the first 2,000 rows and every 20th after."""
+
 COMPARED_CHARACTERS = 400
 """Of input and output, when their words are compared."""
 
@@ -44,12 +48,13 @@ WORD = re.compile(r"\w{3,}")
 
 
 class TaskSigns(Struct):
-    """Counts over rows; `outputs` counts the distinct short outputs."""
+    """Counts over all rows, and over those looked at for what takes longer; `outputs` counts distinct short outputs."""
 
     rows: int = 0
     characters: int = 0
     labelled: int = 0
     short: int = 0
+    looked_at: int = 0
     json: int = 0
     code: int = 0
     tone: int = 0
@@ -78,17 +83,29 @@ class TaskInference:
             if LABEL.fullmatch(label := output.strip()):
                 signs.short += 1
                 signs.outputs[label] += 1
-            elif output[:200].lstrip()[:1] not in ("{", "[") and CODE.search(output):
-                signs.code += 1
-            signs.json += is_structured(row)
-            signs.tone += _asks_for_tone(row)
-            signs.rewritten += _is_rewritten(row)
+            if row.index < ALL_LOOKED_AT or row.index % LOOKED_AT_EVERY == 0:
+                signs.looked_at += 1
+                signs.json += is_structured(row)
+                signs.code += _is_code(output)
+                signs.tone += _asks_for_tone(row)
+                signs.rewritten += _is_rewritten(row)
         return signs
 
     def add(self, observed: TaskSigns) -> None:
         """Gather one batch."""
         total = self.signs
-        for name in ("rows", "characters", "labelled", "short", "json", "code", "tone", "rewritten", "preferences"):
+        for name in (
+            "rows",
+            "characters",
+            "labelled",
+            "short",
+            "looked_at",
+            "json",
+            "code",
+            "tone",
+            "rewritten",
+            "preferences",
+        ):
             setattr(total, name, getattr(total, name) + getattr(observed, name))
         for counts, more in ((total.labels, observed.labels), (total.outputs, observed.outputs)):
             if len(counts) <= MOST_CLASSES:
@@ -101,18 +118,20 @@ class TaskInference:
         classes = self._classes()
         if task is not None:
             return Task(task, "given with --task", classes if task == "classification" else ())
-        signs, rows = self.signs, max(self.signs.rows, 1)
+        signs, rows, looked_at = self.signs, max(self.signs.rows, 1), max(self.signs.looked_at, 1)
         if classes:
             source = "named in a label column" if signs.labelled > rows / 2 else "short outputs that repeat"
             return Task("classification", f"{len(classes)} classes in {signs.rows:,} rows, {source}", classes)
-        if signs.json > rows / 2:
-            return Task("extraction", f"{share(signs.json, rows)} of the outputs are JSON or tool calls")
-        if signs.code > rows / 2:
-            return Task("code", f"{share(signs.code, rows)} of the outputs contain code")
-        if signs.tone > rows / 2:
-            return Task("style", f"{share(signs.tone, rows)} of the prompts ask for a tone or a rewriting")
-        if signs.rewritten > rows / 2:
-            return Task("style", f"{share(signs.rewritten, rows)} of the outputs say the input again in other words")
+        if signs.json > looked_at / 2:
+            return Task("extraction", f"{share(signs.json, looked_at)} of the outputs are JSON or tool calls")
+        if signs.code > looked_at / 2:
+            return Task("code", f"{share(signs.code, looked_at)} of the outputs contain code")
+        if signs.tone > looked_at / 2:
+            return Task("style", f"{share(signs.tone, looked_at)} of the prompts ask for a tone or a rewriting")
+        if signs.rewritten > looked_at / 2:
+            return Task(
+                "style", f"{share(signs.rewritten, looked_at)} of the outputs say the input again in other words"
+            )
         if signs.preferences > rows / 2:
             return Task("style", f"{share(signs.preferences, rows)} of the rows are preference pairs")
         return Task("domain", "outputs are free text: neither classes, structure, code nor rewritings")
@@ -165,6 +184,10 @@ def json_value(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
+
+
+def _is_code(output: str) -> bool:
+    return output.lstrip()[:1] not in ("{", "[") and CODE.search(output) is not None
 
 
 def _asks_for_tone(row: Row) -> bool:
