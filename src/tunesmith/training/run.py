@@ -1,0 +1,239 @@
+"""`train`: a run spec in, a run folder out.
+
+What can fail is tried in the order of what it costs: the output folder, the tokenizer, the data, the weights. Nothing
+is written before all of them are there.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+
+from tunesmith import storage
+from tunesmith.dataset.render import Renderer
+from tunesmith.errors import ModelError, RunError, SpecError, StorageError
+from tunesmith.models.adapters import ParameterCount, attach, count_parameters
+from tunesmith.models.load import load_model, load_tokenizer
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec, dump_spec
+from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
+from tunesmith.training.data import TrainingData, encode_rows, prepare_data
+from tunesmith.training.engine import Engine, make_optimizer
+from tunesmith.training.event_log import EventLog
+from tunesmith.training.events import EndEvent, Event, StartEvent
+from tunesmith.training.interrupt import polite_interrupts
+from tunesmith.training.loop import Reason, run_loop, timetable
+from tunesmith.training.objectives.sft import Sft
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tunesmith.models.load import Model
+
+
+class TrainObserver(Protocol):
+    """Is told each event when it is on the disk: what draws progress."""
+
+    def __call__(self, event: Event, /) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. `best_step` is the step whose weights were kept; None when no validation chose one.
+
+    `tokens` and `seconds` are those of all optimizer steps, across resumptions.
+    """
+
+    run: RunFolder
+    reason: Reason
+    parameters: ParameterCount
+    steps: int
+    best_step: int | None
+    best_loss: float | None
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training throughput, padding not counted."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def account(self) -> str:
+        """What happened, in two lines for people."""
+        ended = {
+            "finished": "finished",
+            "early_stopping": "stopped early (validation loss no longer improved)",
+            "interrupted": "interrupted",
+        }[self.reason]
+        kept = "the last step" if self.best_step is None else f"step {self.best_step}"
+        loss = "" if self.best_loss is None else f", validation loss {self.best_loss:.4f}"
+        lines = f"{ended} after {self.steps:,} steps, {self.seconds:.1f} s, {self.tokens_per_second:,.0f} tokens/s"
+        if self.reason == "interrupted":
+            return f"{lines}\ncheckpoint in {self.run.checkpoints}"
+        weights = self.run.model if self.run.model.is_dir() else self.run.adapter
+        return f"{lines}\nkept {kept}{loss}: {weights}"
+
+
+def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None = None) -> RunResult:
+    """Train as `spec` says; its output folder then holds the adapter (or model), the events and the checkpoints.
+
+    `resume` goes on from the newest checkpoint, and on a CPU ends bit-identical to a run that was never stopped.
+    SIGINT and SIGTERM stop after the step under way, with a checkpoint; `RunResult.reason` then says `interrupted`.
+    Raises SpecError, DataError, ModelError, RunError, StorageError or TrainingError; up to the first step, none of
+    them leaves anything behind.
+    """
+    run = RunFolder(Path(spec.output))
+    _check_output(run, spec, resume=resume)
+    tokenizer = load_tokenizer(spec.model)
+    data = prepare_data(spec, Renderer(tokenizer))
+    device = PartialState().device
+    bf16 = _use_bf16(spec, device)
+    # Fully trained weights stay fp32 under autocast: bf16 has too few bits for an optimizer's small updates.
+    dtype = torch.bfloat16 if bf16 and spec.adapter.kind != "full" else torch.float32
+    model = attach(load_model(spec.model, dtype=dtype, device=device), spec.adapter, seed=spec.training.seed)
+    _check_fit(spec, model, data)
+
+    optimizer = make_optimizer(model, weight_decay=spec.training.weight_decay)
+    engine = Engine(
+        model,
+        Sft(model),
+        optimizer,
+        device=device,
+        bf16=bf16,
+        max_grad_norm=spec.training.max_grad_norm,
+        seed=spec.training.seed,
+    )
+    checkpoints = Checkpoints(run.checkpoints, model, optimizer)
+    progress = _resume(checkpoints, run, data) if resume else None
+    if not resume:
+        _write_start(run, spec, data)
+    progress = progress or Progress(rows_digest=data.digest)
+    parameters = count_parameters(model)
+    with EventLog(run.events, observer, keep_bytes=progress.events_bytes) as log, polite_interrupts() as interrupted:
+        log.record(
+            StartEvent(
+                step=progress.step,
+                total_steps=timetable(spec.training, len(data.train)).total_steps,
+                train_rows=len(data.train),
+                eval_rows=len(data.validation),
+                trainable_parameters=parameters.trainable,
+                total_parameters=parameters.total,
+                truncated_rows=data.truncated_rows,
+                supervised_tokens_lost=data.supervised_tokens_lost,
+                model=spec.model,
+                precision="bf16" if bf16 else "fp32",
+                time=time.time(),
+            )
+        )
+        progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
+        if reason != "interrupted":
+            _save_trained(run, model, tokenizer, checkpoints, progress)
+        log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
+    return RunResult(
+        run=run,
+        reason=reason,
+        parameters=parameters,
+        steps=progress.step,
+        best_step=progress.best_step,
+        best_loss=progress.best_loss,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+    )
+
+
+def _check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
+    if run.spec.exists() and not resume:
+        raise RunError(f"output {run.root}: already holds a run; go on with --resume, or choose another output")
+    if resume:
+        changed = _changed_keys(run.load_spec(), spec)
+        if changed:
+            raise SpecError(
+                f"{changed[0]} is not what the run was started with; resume with its own spec: "
+                f"tunesmith train {run.spec} --resume"
+            )
+    existing = next(path for path in (run.root, *run.root.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise StorageError(f"output {run.root}: {existing} is a file; choose another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"output {run.root}: {existing} cannot be written to; choose another output")
+
+
+def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
+    """Keys whose values differ, `output` aside: a run folder may be moved."""
+    was, is_now = before.model_dump(), now.model_dump()
+    training = {"epochs": before.training.planned_epochs}, {"epochs": now.training.planned_epochs}
+    was["training"] |= training[0]
+    is_now["training"] |= training[1]
+    changed = []
+    for section, value in was.items():
+        if not isinstance(value, dict):
+            changed += [section] if section != "output" and value != is_now[section] else []
+        else:
+            changed += [f"{section}.{key}" for key, old in value.items() if old != is_now[section][key]]
+    return changed
+
+
+def _use_bf16(spec: RunSpec, device: torch.device) -> bool:
+    """`auto` is bf16 where a GPU multiplies it fast; a CPU's answer depends on the model's size, so it is asked for."""
+    if spec.training.precision != "auto":
+        return spec.training.precision == "bf16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _check_fit(spec: RunSpec, model: "Model", data: TrainingData) -> None:
+    rows = (*data.train, *data.validation)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    largest = max(int(row.tokens.max()) for row in rows)
+    if largest >= vocabulary:
+        raise ModelError(
+            f"model {spec.model}: its tokenizer gives token {largest}, its embedding has {vocabulary}; "
+            "give the tokenizer that the model was trained with"
+        )
+    # Rotary positions go on past the configured length; a learned table of positions does not.
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    longest = max(len(row.tokens) for row in rows)
+    if positions and getattr(config, "rope_parameters", None) is None and longest > positions:
+        raise SpecError(
+            f"training.max_length: rows of {longest:,} tokens, and the model reads {positions:,}; set it to {positions}"
+        )
+
+
+def _resume(checkpoints: Checkpoints, run: RunFolder, data: TrainingData) -> Progress | None:
+    progress = checkpoints.latest()
+    if progress is None:
+        return None
+    if progress.rows_digest != data.digest:
+        raise RunError(f"{run.root}: the training data is not what the run was started with; restore it, or start anew")
+    checkpoints.restore(progress.step)
+    return progress
+
+
+def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData) -> None:
+    if data.holdout:
+        storage.write_bytes(run.holdout, encode_rows(data.holdout))
+    storage.write_text(run.spec, dump_spec(spec))
+
+
+def _save_trained(
+    run: RunFolder,
+    model: "Model",
+    tokenizer: "PreTrainedTokenizerBase",
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> None:
+    """Keep the best step's weights (the last one's when nothing was validated)."""
+    if progress.best_step is not None and progress.best_step != progress.step:
+        checkpoints.restore_parameters(progress.best_step)
+    target = run.adapter if isinstance(model, PeftModel) else run.model
+    with storage.atomic_folder(target) as folder, storage_errors(target):
+        if isinstance(model, PeftModel):
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+        else:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
