@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith.errors import SpecError
+from tunesmith.models.quiet import quiet
 from tunesmith.spec import AdapterSpec
 
 
@@ -45,7 +46,8 @@ def attach(model: PreTrainedModel, spec: AdapterSpec, *, seed: int = 0) -> PreTr
         target_modules=targets,
     )
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, config)
+    with quiet():
+        adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)  # noqa: S101  # PEFT's mixed models need mixed=True
     return adapted
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith.errors import ModelError
+from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ def resolve_model(ref: str) -> str:
 
 def load_tokenizer(ref: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of `ref`. Raises ModelError when it cannot be found or read."""
-    from transformers import AutoTokenizer
-
     path = resolve_model(ref)
-    with _model_errors(ref, "the tokenizer"):
+    with quiet(), _model_errors(ref, "the tokenizer"):
+        from transformers import AutoTokenizer
+
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     return tokenizer
 
@@ -64,13 +65,15 @@ def load_model(ref: str, *, dtype: "torch.dtype", device: "torch.device | str" =
     Raises ModelError when it cannot be found or read, or when its weights are incomplete: transformers would fill
     the gaps with random numbers, which trains but means nothing.
     """
-    from transformers import AutoModelForCausalLM
-
     path = resolve_model(ref)
-    with _model_errors(ref, "the model"):
-        model, info = AutoModelForCausalLM.from_pretrained(
+    with quiet(), _model_errors(ref, "the model"):
+        from transformers import AutoModelForCausalLM
+
+        # Any: transformers' types leave out that output_loading_info makes it a pair.
+        pair: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
+    model, info = pair
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(
@@ -88,10 +91,10 @@ def load_tuned(run: RunFolder, *, dtype: "torch.dtype", device: "torch.device | 
     """
     if run.model.is_dir():
         return load_model(str(run.model), dtype=dtype, device=device)
-    from peft import PeftModel
-
     base = load_model(run.load_spec().model, dtype=dtype, device=device)
-    with _model_errors(str(run.adapter), "the adapter"):
+    with quiet(), _model_errors(str(run.adapter), "the adapter"):
+        from peft import PeftModel
+
         tuned = PeftModel.from_pretrained(base, str(run.adapter), autocast_adapter_dtype=False)
     loaded: PeftModel = tuned.to(device=device).eval()
     return loaded

@@ -75,7 +75,7 @@ def _refuse_undesirable(rows: Sequence[Conversation]) -> None:
     """Supervised fine-tuning imitates every row, so a reply that was judged bad must not be among them."""
     for row in rows:
         if row.desirable is False:
-            raise DataError(f"{row.source}: the row is labelled as a reply not to imitate; remove it to train on the rest")
+            raise DataError(f"{row.source}: labelled as a reply not to imitate; remove the row to train on the rest")
 
 
 def _render(renderer: Renderer, rows: Sequence[Conversation], max_length: int) -> list[Rendered]:

@@ -8,11 +8,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import PartialState
-from peft import PeftModel
 
 from tunesmith import storage
 from tunesmith.dataset.render import Renderer
@@ -132,7 +131,7 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
         )
         progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
         if reason != "interrupted":
-            _save_trained(run, model, tokenizer, checkpoints, progress)
+            _save_trained(run, spec.adapter.kind, model, tokenizer, checkpoints, progress)
         log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
     return RunResult(
         run=run,
@@ -187,7 +186,8 @@ def _use_bf16(spec: RunSpec, device: torch.device) -> bool:
 
 def _check_fit(spec: RunSpec, model: "Model", data: TrainingData) -> None:
     rows = (*data.train, *data.validation)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    vocabulary = embedding.weight.shape[0]
     largest = max(int(row.tokens.max()) for row in rows)
     if largest >= vocabulary:
         raise ModelError(
@@ -222,6 +222,7 @@ def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData) -> None:
 
 def _save_trained(
     run: RunFolder,
+    adapter: str,
     model: "Model",
     tokenizer: "PreTrainedTokenizerBase",
     checkpoints: Checkpoints,
@@ -230,10 +231,10 @@ def _save_trained(
     """Keep the best step's weights (the last one's when nothing was validated)."""
     if progress.best_step is not None and progress.best_step != progress.step:
         checkpoints.restore_parameters(progress.best_step)
-    target = run.adapter if isinstance(model, PeftModel) else run.model
+    target = run.model if adapter == "full" else run.adapter
     with storage.atomic_folder(target) as folder, storage_errors(target):
-        if isinstance(model, PeftModel):
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+        if adapter == "full":
+            model.save_pretrained(str(folder))
+            tokenizer.save_pretrained(str(folder))
         else:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            model.save_pretrained(str(folder), save_embedding_layers=False)

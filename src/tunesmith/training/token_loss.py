@@ -7,27 +7,34 @@ A frozen head computes its gradient in the same pass, as Liger Kernel does (http
 matrix products a chunk; a trained head is recomputed in the backward pass, for four.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig
+
+if TYPE_CHECKING:
+    from tunesmith.models.load import Model
 
 CHUNK_LOGITS = 2**24
 """Logits held at once (64 MiB in fp32)."""
 
 
+AfterHead: TypeAlias = Callable[[Tensor], Tensor]
+
+
 class TokenLoss:
     """Per-token losses of `model`. Making one runs the model on two tokens, to learn what it does after its head."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel, chunk_logits: int = CHUNK_LOGITS) -> None:
+    def __init__(self, model: "Model", chunk_logits: int = CHUNK_LOGITS) -> None:
         self._model = model
         self._head = model.get_output_embeddings()
         self._chunk_logits = chunk_logits
-        self._head_is_last = _head_is_last(model, self._head)
+        self._after_head = _after_head(model, self._head)
 
     def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood, in nats, of `targets` as predicted at `positions`; fp32 (supervised,).
@@ -40,39 +47,50 @@ class TokenLoss:
             hidden = arguments[0]  # (rows, tokens, hidden)
             selected = hidden.flatten(0, 1).index_select(0, positions)  # (supervised, hidden)
             captured.append(selected)
-            return (hidden[:, :0] if self._head_is_last else selected.unsqueeze(0), *arguments[1:])
+            return (selected.unsqueeze(0) if self._after_head is None else hidden[:, :0], *arguments[1:])
 
         hook = self._head.register_forward_pre_hook(select)
         try:
             logits = self._model(input_ids=input_ids, use_cache=False).logits
         finally:
             hook.remove()
-        if self._head_is_last:
-            return head_losses(self._head, captured[0], targets, self._chunk_logits)
-        return F.cross_entropy(logits[0].float(), targets, reduction="none")
+        if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
+            return F.cross_entropy(logits[0].float(), targets, reduction="none")
+        return head_losses(self._head, captured[0], targets, self._after_head, self._chunk_logits)
 
 
-def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
-    """Cross-entropy of `head(hidden)` against `targets`, at most `chunk_logits` logits at a time; fp32 (positions,).
+def unchanged(logits: Tensor) -> Tensor:
+    """What most architectures do to their head's output: nothing."""
+    return logits
 
-    Shapes: `hidden` (positions, hidden), `targets` (positions,).
+
+def head_losses(
+    head: nn.Module,
+    hidden: Tensor,
+    targets: Tensor,
+    after_head: AfterHead = unchanged,
+    chunk_logits: int = CHUNK_LOGITS,
+) -> Tensor:
+    """Cross-entropy of `after_head(head(hidden))` against `targets`, at most `chunk_logits` logits at a time.
+
+    Shapes: `hidden` (positions, hidden), `targets` (positions,); the result is fp32 (positions,).
     """
-    if type(head) is nn.Linear:
-        size = max(1, chunk_logits // head.out_features)
-        if not any(parameter.requires_grad for parameter in head.parameters()):
-            losses: Tensor = _FrozenHeadLoss.apply(hidden, targets, head.weight, head.bias, size)
-            return losses
-    else:  # quantized, or with an adapter on it
-        size = max(1, chunk_logits // int(head.weight.shape[0]))
+    weight = head.weight
+    assert isinstance(weight, Tensor)  # noqa: S101  # every head is a matrix over the vocabulary
+    size = max(1, chunk_logits // weight.shape[0])
+    frozen = not any(parameter.requires_grad for parameter in head.parameters())
+    if type(head) is nn.Linear and frozen and after_head is unchanged:
+        losses: Tensor = _FrozenHeadLoss.apply(hidden, targets, weight, head.bias, size)  # type: ignore[no-untyped-call]
+        return losses
     chunks = [
-        checkpoint(_head_loss, head, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(hidden.split(size), targets.split(size), strict=True)
+        checkpoint(_head_loss, head, after_head, *chunk, use_reentrant=False, preserve_rng_state=False)
+        for chunk in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     ]
     return torch.cat(chunks)
 
 
-def _head_loss(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(head(hidden).float(), targets, reduction="none")
+def _head_loss(head: nn.Module, after_head: AfterHead, hidden: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(after_head(head(hidden).float()), targets, reduction="none")
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -102,16 +120,17 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
 
 @torch.no_grad()
-def _head_is_last(model: PreTrainedModel | PeftModel, head: nn.Module) -> bool:
-    """Whether the model returns its head's output untouched (Gemma caps it, Cohere and Granite scale it).
+def _after_head(model: "Model", head: nn.Module) -> AfterHead | None:
+    """What the model does to its head's output (Gemma caps it, Cohere and Granite scale it); None when it is unknown.
 
-    Asked of the model rather than of a list of architectures: the head is made to return known values.
+    A config may hold a key that the model does not use, so the model is asked: its head is made to return known
+    values, and the candidate that turns them into the model's logits is the answer.
     """
-    seen: list[Tensor] = []
+    known: list[Tensor] = []
 
     def replace(_head: nn.Module, _arguments: Any, logits: Tensor) -> Tensor:
-        seen.append(torch.linspace(-50, 50, logits.shape[-1]).to(logits).expand_as(logits))
-        return seen[0]
+        known.append(torch.linspace(-50, 50, logits.shape[-1]).to(logits).expand_as(logits))
+        return known[0]
 
     training = model.training
     hook = head.register_forward_hook(replace)
@@ -121,4 +140,19 @@ def _head_is_last(model: PreTrainedModel | PeftModel, head: nn.Module) -> bool:
     finally:
         hook.remove()
         model.train(training)
-    return logits.shape == seen[0].shape and torch.equal(logits, seen[0].to(logits.dtype))
+    for candidate in _after_head_candidates(model.config.get_text_config()):
+        expected = candidate(known[0].float())
+        if logits.shape == expected.shape and torch.allclose(logits.float(), expected, rtol=1e-2, atol=1e-3):
+            return candidate
+    return None
+
+
+def _after_head_candidates(config: PretrainedConfig) -> Iterator[AfterHead]:
+    yield unchanged
+    if cap := getattr(config, "final_logit_softcapping", None):
+        yield lambda logits: torch.tanh(logits / cap) * cap
+    for factor in ("logit_scale", "lm_head_multiplier"):
+        if value := getattr(config, factor, None):
+            yield functools.partial(torch.mul, other=value)
+    if divisor := getattr(config, "logits_scaling", None):
+        yield functools.partial(torch.div, other=divisor)
