@@ -4,18 +4,18 @@ What can fail is tried in the order of what it costs: the output folder, the tok
 is written before all of them are there.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import yaml
 from accelerate import PartialState
 
 from tunesmith import storage
 from tunesmith.dataset.render import Renderer
-from tunesmith.errors import ModelError, RunError, SpecError, StorageError
+from tunesmith.errors import ModelError, RunError, SpecError
 from tunesmith.models.adapters import ParameterCount, attach, count_parameters
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.run_folder import RunFolder
@@ -155,25 +155,15 @@ def _check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
                 f"{changed[0]} is not what the run was started with; resume with its own spec: "
                 f"tunesmith train {run.spec} --resume"
             )
-    existing = next(path for path in (run.root, *run.root.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise StorageError(f"output {run.root}: {existing} is a file; choose another output")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise StorageError(f"output {run.root}: {existing} cannot be written to; choose another output")
+    storage.must_be_writable(run.root)
 
 
 def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
     """Keys whose values differ, `output` aside: a run folder may be moved."""
-    was, is_now = before.model_dump(), now.model_dump()
-    training = {"epochs": before.training.planned_epochs}, {"epochs": now.training.planned_epochs}
-    was["training"] |= training[0]
-    is_now["training"] |= training[1]
-    changed = []
-    for section, value in was.items():
-        if not isinstance(value, dict):
-            changed += [section] if section != "output" and value != is_now[section] else []
-        else:
-            changed += [f"{section}.{key}" for key, old in value.items() if old != is_now[section][key]]
+    was, wanted = (yaml.safe_load(dump_spec(spec)) for spec in (before, now))
+    changed = ["model"] if was["model"] != wanted["model"] else []
+    for section in ("data", "adapter", "objective", "training"):
+        changed += [f"{section}.{key}" for key, value in was[section].items() if value != wanted[section][key]]
     return changed
 
 

@@ -1,0 +1,125 @@
+import pytest
+import torch
+from tiny_models import CONFIGS, make_model, make_rows, reference_loss
+from transformers import Trainer
+
+from tunesmith.errors import TrainingError
+from tunesmith.models.adapters import attach
+from tunesmith.spec import AdapterSpec
+from tunesmith.training import engine as engine_module
+from tunesmith.training.engine import Engine, make_optimizer
+from tunesmith.training.objectives.sft import Sft
+
+
+def make_engine(model: torch.nn.Module, *, weight_decay: float = 0.01, max_grad_norm: float = 1.0) -> Engine:
+    return Engine(
+        model,
+        Sft(model),
+        make_optimizer(model, weight_decay=weight_decay),
+        device=torch.device("cpu"),
+        bf16=False,
+        max_grad_norm=max_grad_norm,
+        seed=0,
+    )
+
+
+def train_one_step(token_budget: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float, dict[str, torch.Tensor]]:
+    monkeypatch.setattr(engine_module, "MICRO_BATCH_TOKENS", token_budget)
+    model = make_model()
+    engine = make_engine(model)
+    engine._optimizer = torch.optim.SGD(model.parameters())  # its step is the gradient itself
+    outcome = engine.step(make_rows(16), step=0, learning_rate=1.0)
+    return outcome.loss, outcome.grad_norm, model.state_dict()
+
+
+@pytest.mark.parametrize("token_budget", [1, 100, 300])
+def test_micro_batches_change_neither_loss_nor_gradients_nor_the_step(
+    token_budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, norm, weights = train_one_step(10**6, monkeypatch)
+    other_loss, other_norm, other_weights = train_one_step(token_budget, monkeypatch)
+    assert other_loss == pytest.approx(loss, abs=1e-6)
+    assert other_norm == pytest.approx(norm, rel=1e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(other_weights[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_step_loss_is_the_mean_over_its_supervised_tokens() -> None:
+    rows = make_rows(8)
+    model = make_model()
+    expected = reference_loss(model, rows).item()
+    outcome = make_engine(model).step(rows, step=0, learning_rate=0.0)
+    assert outcome.loss == pytest.approx(expected, abs=1e-5)
+    assert outcome.supervised_tokens == sum(int(row.supervised[1:].sum()) for row in rows)
+    assert outcome.tokens == sum(len(row.tokens) for row in rows)
+
+
+def test_validation_is_the_same_loss_without_dropout() -> None:
+    rows = make_rows(8)
+    model = attach(make_model(), AdapterSpec(dropout=0.9))
+    expected = reference_loss(model.eval(), rows).item()
+    assert make_engine(model).validate(rows).loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_dropout_depends_on_the_step_alone() -> None:
+    def losses(steps: list[int]) -> list[float]:
+        model = make_model(attention_dropout=0.5)
+        engine = make_engine(model)
+        return [engine.step(make_rows(4), step=step, learning_rate=0.0).loss for step in steps]
+
+    zero, one = losses([0, 1])
+    assert losses([1]) == [one]
+    assert zero != one
+
+
+def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    outcome = make_engine(model).step(make_rows(4), step=0, learning_rate=1.0)
+    assert not outcome.finite
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+class OutOfMemoryAbove:
+    """An objective on a device that holds at most `tokens` padded tokens."""
+
+    def __init__(self, model: torch.nn.Module, tokens: int) -> None:
+        self._sft = Sft(model)
+        self._tokens = tokens
+
+    def loss(self, batch: object) -> torch.Tensor:
+        if batch.input_ids.numel() > self._tokens:
+            raise torch.OutOfMemoryError
+        return self._sft.loss(batch)
+
+
+def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches() -> None:
+    rows = make_rows(16)
+    model, roomy = make_model(), make_model()
+    engine = make_engine(model)
+    engine._objective = OutOfMemoryAbove(model, 100)
+    expected = make_engine(roomy).step(rows, step=0, learning_rate=1e-3)
+    outcome = engine.step(rows, step=0, learning_rate=1e-3)
+    assert outcome.loss == pytest.approx(expected.loss, abs=1e-6)
+    assert outcome.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+
+
+def test_a_row_that_fits_nowhere_is_an_error_that_says_what_to_change() -> None:
+    model = make_model()
+    engine = make_engine(model)
+    engine._objective = OutOfMemoryAbove(model, 3)
+    with pytest.raises(TrainingError, match=r"does not fit .* lower training\.max_length"):
+        engine.step(make_rows(2), step=0, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_parameters_that_decay_are_those_of_transformers_trainer(architecture: str) -> None:
+    model = make_model(architecture)
+    optimizer = make_optimizer(model, weight_decay=0.1)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    expected = set(Trainer.get_decay_parameter_names(None, model))
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (name in expected), name

@@ -1,0 +1,54 @@
+"""The promise of --resume: killed anywhere, the run ends with the bytes of one that was never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_train import make_spec, read_events
+
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import dump_spec
+from tunesmith.training.events import EvalEvent, StepEvent
+from tunesmith.training.run import train
+
+PROGRAM = """
+import sys, time, torch
+from pathlib import Path
+from tunesmith.spec import load_spec
+from tunesmith.training.run import train
+torch.set_num_threads(2)
+train(load_spec(Path(sys.argv[1])), observer=lambda event: time.sleep(0.05))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_bit_identical_with_dropout(tickets: Path, tmp_path: Path) -> None:
+    sections = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"epochs": 6, "checkpoint_every": 4}}
+    whole = train(make_spec(tickets, tmp_path / "whole", **sections))
+
+    spec = make_spec(tickets, tmp_path / "killed", **sections)
+    spec_file = tmp_path / "run.yaml"
+    spec_file.write_text(dump_spec(spec))
+    run = RunFolder(Path(spec.output))
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(spec_file)], env=environment)
+    while process.poll() is None and (not run.events.exists() or run.events.read_text().count('"step",') < 10):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not run.adapter.exists()
+
+    resumed = train(spec, resume=True)
+
+    def curve(folder: RunFolder) -> list[tuple[str, int, float]]:
+        kinds = (StepEvent, EvalEvent)
+        return [(type(e).__name__, e.step, e.loss) for e in read_events(folder) if isinstance(e, kinds)]
+
+    assert curve(run) == curve(whole.run)
+    assert (resumed.steps, resumed.best_step, resumed.tokens) == (whole.steps, whole.best_step, whole.tokens)
+    weights = "adapter/adapter_model.safetensors"
+    assert (run.root / weights).read_bytes() == (whole.run.root / weights).read_bytes()
