@@ -11,9 +11,12 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tools import tokenizer as tokenizer_tools
@@ -29,13 +32,17 @@ TOKENIZER_CONVERSATIONS = 30_000
 
 MAX_POSITIONS = 1024
 BATCH_TOKENS = 4096
-# Most batches are cut into sequences of 512 tokens; every fourth into 1024, so that long prompts work as well.
-SEQUENCE_LENGTHS = (512, 512, 512, 1024)
+PACKED_LENGTHS = (256, 512, 1024)
+LONGEST_CONVERSATION = 200
+POOL = 1024
+"""Conversations drawn at a time, to be grouped by length."""
+PROMPT_WEIGHT = 0.1
+"""What a prompt's token counts in the loss: prompts are mostly chance, replies are what the model is for."""
 
 STEPS = 2200
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 2e-3
 WARMUP_STEPS = 60
-WEIGHT_DECAY = 0.4
+WEIGHT_DECAY = 0.1
 CHECKPOINT_EVERY = 100
 EVALUATE_EVERY = 50
 
@@ -57,6 +64,29 @@ def config(vocabulary: int) -> LlamaConfig:
     )
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Token ids and how much each counts as a target; both (rows, tokens), padded on the right."""
+
+    tokens: torch.Tensor
+    weights: torch.Tensor
+
+
+def reply_weights(tokens: list[int], header: list[int], end: int) -> list[float]:
+    """1 for the tokens of assistant turns, their end-of-turn included, and `PROMPT_WEIGHT` for all others."""
+    weights = [PROMPT_WEIGHT] * len(tokens)
+    position = 0
+    while position < len(tokens):
+        if tokens[position : position + len(header)] == header:
+            position += len(header)
+            stop = tokens.index(end, position) + 1
+            weights[position:stop] = [1.0] * (stop - position)
+            position = stop
+        else:
+            position += 1
+    return weights
+
+
 def token_stream(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[int]]:
     """Endless token ids, one list per conversation."""
     for episode in episodes(seed):
@@ -64,17 +94,39 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list
         yield from tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[torch.Tensor]:
-    """Endless batches of `BATCH_TOKENS` ids; a sequence starts with a conversation and is cut at its length."""
-    stream = token_stream(tokenizer, seed)
-    for length in itertools.cycle(SEQUENCE_LENGTHS):
-        rows = []
-        for _ in range(BATCH_TOKENS // length):
-            row: list[int] = []
-            while len(row) < length:
-                row += next(stream)
-            rows.append(row[:length])
-        yield torch.tensor(rows)  # (sequences, length)
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+    """Endless batches of about `BATCH_TOKENS`: three of single conversations of like length, one of packed ones."""
+    rng = Random(seed)
+    header = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
+    conversations = token_stream(tokenizer, seed)
+
+    def batch(rows: list[list[int]]) -> Batch:
+        longest = max(map(len, rows))
+        weights = [reply_weights(row, header, tokenizer.eos_token_id) for row in rows]
+        return Batch(
+            torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows]),
+            torch.tensor([row + [0.0] * (longest - len(row)) for row in weights]),
+        )
+
+    def packed(length: int) -> list[int]:
+        row: list[int] = []
+        while len(row) < length - LONGEST_CONVERSATION:
+            row += next(conversations)
+        return row
+
+    while True:
+        pool = sorted(itertools.islice(conversations, POOL), key=len)
+        singles = []
+        while pool:
+            rows = max(1, BATCH_TOKENS // len(pool[-1]))
+            pool, chunk = pool[:-rows], pool[-rows:]
+            singles.append(chunk)
+        rng.shuffle(singles)
+        for number, chunk in enumerate(singles, start=1):
+            yield batch(chunk)
+            if number % 3 == 0:
+                length = rng.choice(PACKED_LENGTHS)
+                yield batch([packed(length) for _ in range(BATCH_TOKENS // length)])
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -93,11 +145,19 @@ def optimizer_for(model: LlamaForCausalLM) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
 
 
+def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Weighted mean next-token loss, in nats."""
+    logits = model(input_ids=batch.tokens[:, :-1]).logits  # (rows, tokens, vocabulary)
+    losses = functional.cross_entropy(logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
+    weights = batch.weights[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum()
+
+
 @torch.inference_mode()
 def held_out_loss(model: LlamaForCausalLM, held_out: list[torch.Tensor]) -> float:
     """Mean next-token loss, in nats, over the held-out batches."""
     model.eval()
-    losses = [model(input_ids=batch, labels=batch).loss.item() for batch in held_out]
+    losses = [loss_of(model, batch).item() for batch in held_out]
     model.train()
     return sum(losses) / len(losses)
 
@@ -115,7 +175,7 @@ def pretrain(output: Path, log: Path, steps: int, resume: bool) -> None:
     )
     model = LlamaForCausalLM(config(len(tokenizer)))
     optimizer = optimizer_for(model)
-    held_out = list(itertools.islice(batches(tokenizer, HELD_OUT_SEED), 4))
+    held_out = list(itertools.islice(batches(tokenizer, HELD_OUT_SEED), 8))
     stream = batches(tokenizer, CORPUS_SEED)
     start = 0
     if resume and work.exists():
@@ -138,8 +198,7 @@ def pretrain(output: Path, log: Path, steps: int, resume: bool) -> None:
         for step in range(start, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps)
-            batch = next(stream)
-            loss = model(input_ids=batch, labels=batch).loss
+            loss = loss_of(model, next(stream))
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

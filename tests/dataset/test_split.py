@@ -1,9 +1,11 @@
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.dataset.split import infer_labels, split
+from tunesmith.dataset.split import infer_labels, split, split_file
 from tunesmith.errors import DataError, SpecError
 
 WORDS = [
@@ -81,3 +83,21 @@ def test_one_row_cannot_be_split() -> None:
 def test_a_share_outside_zero_to_one_is_refused(share: float) -> None:
     with pytest.raises(SpecError, match="between 0 and 1"):
         split([row("a"), row("b")], holdout=share, seed=0)
+
+
+def test_a_file_is_split_into_two_of_its_own_format(tmp_path: Path) -> None:
+    lines = [json.dumps({"instruction": question, "output": "fine"}) for question in questions(20)]
+    source = tmp_path / "tickets.jsonl"
+    source.write_text("\n".join(lines))
+    files = split_file(source, tmp_path / "parts", holdout=0.2, seed=0)
+    assert (files.train.name, files.holdout.name) == ("tickets.train.jsonl", "tickets.holdout.jsonl")
+    assert (files.train_rows, files.holdout_rows) == (16, 4)
+    written = [json.loads(line) for file in (files.train, files.holdout) for line in file.read_text().splitlines()]
+    assert sorted(row["instruction"] for row in written) == sorted(questions(20))
+
+
+def test_a_file_of_several_formats_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "mixed.jsonl"
+    source.write_text('{"instruction": "a", "output": "b"}\n{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(DataError, match="tunesmith data convert"):
+        split_file(source, tmp_path, holdout=0.5)

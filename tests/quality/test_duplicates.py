@@ -47,3 +47,19 @@ def test_the_findings_count_the_rows_to_drop_and_name_the_command() -> None:
     assert (exact.status, exact.count, exact.rows[0].where) == ("fail", 1, "rows.jsonl:2")
     assert (near.status, near.count) == ("fail", 1)
     assert exact.command == "tunesmith data clean rows.jsonl rows.clean.jsonl --drop-duplicates"
+
+
+def test_preference_rows_with_another_rejected_reply_are_no_duplicates() -> None:
+    writer = RowWriter()
+    for rejected in ("Wait.", "Wait.", "Go away."):
+        writer.extend(
+            [
+                Conversation(
+                    messages=(Message("user", LETTER), Message("assistant", ANSWER)),
+                    completion_start=1,
+                    rejected=(Message("assistant", rejected),),
+                )
+            ]
+        )
+    found = duplicate_rows(writer.rows())
+    assert (found.exact, found.near) == ({1: 0}, {})

@@ -86,12 +86,15 @@ def split_file(source: str | Path, folder: str | Path, *, holdout: float = 0.1, 
     from tunesmith.dataset.write import write
 
     path = Path(source)
-    parts = split(load(source), holdout, seed)
-    row_format = parts.train[0].source.format if parts.train[0].source else "openai"
+    rows = load(source)
+    formats = sorted({row.source.format for row in rows if row.source is not None})
+    if len(formats) > 1:
+        raise DataError(f"{source}: rows in several formats, {', '.join(formats)}; first run tunesmith data convert")
+    parts = split(rows, holdout, seed)
     name, ending = ("stdin", ".jsonl") if str(source) == "-" else (path.name.split(".")[0], "".join(path.suffixes))
     train, held = Path(folder) / f"{name}.train{ending}", Path(folder) / f"{name}.holdout{ending}"
-    write(train, parts.train, format=row_format)
-    write(held, parts.holdout, format=row_format)
+    write(train, parts.train, format=formats[0])
+    write(held, parts.holdout, format=formats[0])
     return SplitFiles(train, held, len(parts.train), len(parts.holdout), parts.kept_together)
 
 
