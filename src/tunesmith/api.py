@@ -21,11 +21,20 @@ if TYPE_CHECKING:
     from tunesmith.training.run import RunResult, TrainObserver
 
 
-def check(files: Sequence[str | Path], *, task: str | None = None, model: str | None = None) -> CheckReport:
-    """Run the quality checklist over data files. Raises DataError when a file cannot be read at all."""
+def check(
+    files: Sequence[str | Path],
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    eval_file: str | Path | None = None,
+) -> CheckReport:
+    """Run the quality checklist over data files; `eval_file` adds the leakage check, `model` the token check.
+
+    Raises DataError when a file cannot be read at all, SpecError for an unknown task.
+    """
     from tunesmith.quality.checklist import check as run_checklist
 
-    return run_checklist(files, task=task, model=model)
+    return run_checklist(files, task=task, model=model, eval_file=eval_file)
 
 
 def plan(data: str | Path, model: str, *, gpu: str | None = None) -> Plan:

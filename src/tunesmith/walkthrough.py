@@ -41,7 +41,10 @@ class DemoResult:
 
 
 def demo(
-    output: str | Path | None = None, *, show: Show = lambda stage, result: None, observer: "TrainObserver | None" = None
+    output: str | Path | None = None,
+    *,
+    show: Show = lambda stage, result: None,
+    observer: "TrainObserver | None" = None,
 ) -> DemoResult:
     """Run every stage on the ticket sample; the run folder is `output`, or `runs/demo` (`runs/demo-2`, …).
 

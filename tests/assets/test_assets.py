@@ -3,9 +3,9 @@ from functools import cache
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from tunesmith.dataset.read import load
 
 from tunesmith import assets
+from tunesmith.dataset.read import load
 
 WEIGHTS_LIMIT = 8 * 10**6
 """Bytes of weights the repository is willing to carry."""

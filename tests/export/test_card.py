@@ -1,6 +1,5 @@
 """The model card is what the hub reads and what the run holds."""
 
-
 import msgspec
 import pytest
 from huggingface_hub import ModelCard

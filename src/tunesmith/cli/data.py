@@ -92,7 +92,9 @@ def _print_finding(out: Console, finding: Finding) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--to", required=True, help="openai, anthropic, alpaca, sharegpt, prompt-completion, preference or text.")
-@click.option("--lossy", is_flag=True, help="Convert even where the format cannot carry something, and say what is lost.")
+@click.option(
+    "--lossy", is_flag=True, help="Convert even where the format cannot carry something, and say what is lost."
+)
 @json_option
 def convert(source: str, target: str, to: str, lossy: bool, as_json: bool) -> None:
     """Rewrite a data set in another format; OUT's ending chooses the container.

@@ -66,6 +66,9 @@ def _tell(out: Console, stage: str, result: object) -> None:
 def _print_ending(out: Console, result: DemoResult) -> None:
     out.print(f"\n[bold]Done in {result.seconds:.0f} s.[/] Everything is kept in {escape(str(result.output))}:")
     out.print(f"  report      {escape(str(result.report))}  (one file, open it in a browser)", soft_wrap=True)
-    out.print(f"  spec        {escape(str(result.output))}/spec.yaml  (train again: change `output`, then `tunesmith train`)", soft_wrap=True)
+    out.print(
+        f"  spec        {escape(str(result.output))}/spec.yaml  (train again: change `output`, then `tunesmith train`)",
+        soft_wrap=True,
+    )
     out.print(f"  weights     {escape(str(result.merged))}", soft_wrap=True)
     out.print("\nNow with your own data:  tunesmith data check YOUR.jsonl")

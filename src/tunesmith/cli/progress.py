@@ -15,7 +15,7 @@ SMOOTHING = 0.9
 
 
 class TrainProgress:
-    """A `TrainObserver` that draws on a console; use it as a context manager. Without a terminal it prints lines only."""
+    """A `TrainObserver` that draws on a console, or prints lines where there is no terminal; a context manager."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -62,7 +62,8 @@ class TrainProgress:
     def _begin(self, event: StartEvent) -> None:
         share = event.trainable_parameters / event.total_parameters
         self._out.print(
-            f"  {event.train_rows:,} rows to train on, {event.eval_rows:,} held out; {escape(event.model)} in {event.precision}\n"
+            f"  {event.train_rows:,} rows to train on, {event.eval_rows:,} held out; "
+            f"{escape(event.model)} in {event.precision}\n"
             f"  trainable: {event.trainable_parameters:,} of {event.total_parameters:,} parameters ({share:.2%})"
         )
         if event.truncated_rows:
