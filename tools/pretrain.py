@@ -23,7 +23,7 @@ from tools import tokenizer as tokenizer_tools
 from tools.corpus import conversations, episodes
 
 ASSETS = Path(__file__).parent.parent / "src" / "tunesmith" / "assets"
-THREADS = 2
+THREADS = 1
 
 CORPUS_SEED = 1
 HELD_OUT_SEED = 2
@@ -31,10 +31,10 @@ WEIGHTS_SEED = 0
 TOKENIZER_CONVERSATIONS = 30_000
 
 MAX_POSITIONS = 1024
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 PACKED_LENGTHS = (256, 512, 1024)
 LONGEST_CONVERSATION = 200
-POOL = 1024
+POOL = 512
 """Conversations drawn at a time, to be grouped by length."""
 PROMPT_WEIGHT = 0.1
 """What a prompt's token counts in the loss: prompts are mostly chance, replies are what the model is for."""
@@ -44,8 +44,8 @@ MUON_LEARNING_RATE = 5e-3
 ADAMW_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 40
 WEIGHT_DECAY = 0.1
-CHECKPOINT_EVERY = 100
-EVALUATE_EVERY = 50
+CHECKPOINT_EVERY = 200
+EVALUATE_EVERY = 100
 
 
 def config(vocabulary: int) -> LlamaConfig:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith import storage
+from tunesmith.errors import DataError
 from tunesmith.run_folder import RunFolder, open_run
 from tunesmith.spec import RunSpec, load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tunesmith.dataset.conversation import Conversation
     from tunesmith.evaluation.result import Evaluation
     from tunesmith.planning.plan import Plan
     from tunesmith.quality.report import CheckReport
@@ -35,6 +37,20 @@ def check(
     from tunesmith.quality.checklist import check as run_checklist
 
     return run_checklist(files, task=task, model=model, eval_file=eval_file)
+
+
+def row(file: str | Path, number: int) -> Conversation:
+    """The `number`-th readable row of a data file, counted from 1. Raises DataError when there are fewer."""
+    from itertools import islice
+
+    from tunesmith.dataset.conversation import Conversation
+    from tunesmith.dataset.read import read
+
+    readable = (found for found in read(file) if isinstance(found, Conversation))
+    chosen = next(islice(readable, number - 1, None), None)
+    if chosen is None:
+        raise DataError(f"--row {number}: {file} has fewer readable rows; list its mistakes with: tunesmith data check")
+    return chosen
 
 
 def plan(data: str | Path, model: str, *, gpu: str | None = None) -> Plan:

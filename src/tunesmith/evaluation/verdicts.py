@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from tunesmith.evaluation.result import Estimate, MetricComparison, Verdict
 from tunesmith.evaluation.statistics import minimal_detectable_effect
-from tunesmith.training.events import EndEvent, EvalEvent, Event, StepEvent
+from tunesmith.training.events import EndEvent, EvalEvent, StepEvent, read_events
 
 RISE = 0.02
 """Validation loss this far above its minimum, as a share of it, has risen: the classic overfitting curve."""
@@ -62,7 +61,7 @@ def read_curves(events: Path) -> Curves:
     validation: list[float] = []
     kept_step = None
     since: list[float] = []
-    for event in _read_events(events):
+    for event in read_events(events):
         match event:
             case StepEvent():
                 since.append(event.loss)
@@ -191,15 +190,6 @@ def judge_retention(loss: MetricComparison) -> Verdict:
         "Lower the learning rate, train for fewer epochs, or mix general rows into the training data "
         "(LoRA forgets less than full fine-tuning).",
     )
-
-
-def _read_events(path: Path) -> list[Event]:
-    if not path.is_file():
-        return []
-    decoder = msgspec.json.Decoder(Event)
-    lines = path.read_bytes().split(b"\n")
-    # Whatever follows the last line end was not completely written.
-    return [decoder.decode(line) for line in lines[:-1] if line.strip()]
 
 
 def _improved(metric: MetricComparison) -> bool:

@@ -17,7 +17,7 @@ from tunesmith.models.load import EMBEDDED
 from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
-from tunesmith.training.events import Event, StartEvent
+from tunesmith.training.events import StartEvent, read_events
 
 _EMBEDDED_LICENSE = "apache-2.0"
 _ADAPTER_NAMES = {"lora": "LoRA"}
@@ -202,8 +202,4 @@ def _read_evaluation(run: RunFolder) -> Evaluation | None:
 
 def _read_start(run: RunFolder) -> StartEvent | None:
     """The first start event; resumed runs have several, which agree on the data."""
-    if not run.events.is_file():
-        return None
-    first, _, _ = run.events.read_bytes().partition(b"\n")
-    event = msgspec.json.decode(first, type=Event) if first else None
-    return event if isinstance(event, StartEvent) else None
+    return next((event for event in read_events(run.events) if isinstance(event, StartEvent)), None)

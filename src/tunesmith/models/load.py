@@ -4,6 +4,7 @@ Weights are read from safetensors only and a model's own Python code is never ru
 checked before anything heavy is imported, so a wrong path costs milliseconds, not a model load.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     Model: TypeAlias = PreTrainedModel | PeftModel
 
 EMBEDDED = "embedded"
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token or '' }}{% endif %}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+)
+"""For base models: roles as headings, replies ended by the tokenizer's own end of sequence; no new tokens to learn."""
+
+log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -50,12 +60,22 @@ def resolve_model(ref: str) -> str:
 
 
 def load_tokenizer(ref: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of `ref`. Raises ModelError when it cannot be found or read."""
+    """The tokenizer of `ref`; one without a chat template gets `PLAIN_TEMPLATE`, with a warning.
+
+    Raises ModelError when it cannot be found or read.
+    """
     path = resolve_model(ref)
     with quiet(), _model_errors(ref, "the tokenizer"):
         from transformers import AutoTokenizer
 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        log.warning(
+            "model %s: no chat template, as in most base models; using a plain one (### user: …), "
+            "which is saved with the tuned model",
+            ref,
+        )
+        tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from tunesmith.planning.plan import Plan
 from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
-from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
+from tunesmith.training.events import EndEvent, EvalEvent, StartEvent, StepEvent, VerdictEvent, read_events
 
 _T = TypeVar("_T")
 
@@ -41,7 +41,7 @@ def read_run(folder: RunFolder) -> RunData:
     steps: dict[int, StepEvent] = {}
     evals: dict[int, EvalEvent] = {}
     verdicts: dict[tuple[int, str], VerdictEvent] = {}
-    for event in _events(folder.events):
+    for event in read_events(folder.events):
         match event:
             case StartEvent():
                 start, end = event, None
@@ -65,22 +65,6 @@ def read_run(folder: RunFolder) -> RunData:
         verdicts=tuple(verdicts.values()),
         end=end,
     )
-
-
-def _events(path: Path) -> list[Event]:
-    if not path.is_file():
-        return []
-    decoder = msgspec.json.Decoder(Event)
-    lines = path.read_bytes().split(b"\n")
-    events = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            events += [decoder.decode(line)] if line else []
-        except msgspec.DecodeError as error:
-            if number == len(lines):  # a crash cut the last line short; resuming writes it anew
-                break
-            raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
-    return events
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

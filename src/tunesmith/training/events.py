@@ -1,6 +1,11 @@
 """The run's event log: one JSON object a line, appended and synced, read back by resume, reports and verdicts."""
 
+from pathlib import Path
+
+import msgspec
 from msgspec import Struct
+
+from tunesmith.errors import RunError
 
 
 class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
@@ -62,3 +67,24 @@ class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
 
 
 Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events in a run's `events.jsonl`, oldest first; none when there is no such file.
+
+    A last line that a crash cut short is left out: resuming writes it anew. Raises RunError for any other line that
+    is not an event.
+    """
+    if not path.is_file():
+        return []
+    decoder = msgspec.json.Decoder(Event)
+    lines = path.read_bytes().split(b"\n")
+    events: list[Event] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events += [decoder.decode(line)] if line else []
+        except msgspec.DecodeError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
+    return events

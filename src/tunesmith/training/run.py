@@ -4,6 +4,7 @@ What can fail is tried in the order of what it costs: the output folder, the tok
 is written before all of them are there.
 """
 
+import datetime
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
 from tunesmith.training.data import TrainingData, encode_rows, prepare_data
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.event_log import EventLog
-from tunesmith.training.events import EndEvent, Event, StartEvent
+from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
 from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.sft import Sft
@@ -89,7 +90,7 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
     run = RunFolder(Path(spec.output))
     _check_output(run, spec, resume=resume)
     tokenizer = load_tokenizer(spec.model)
-    data = prepare_data(spec, Renderer(tokenizer))
+    data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))
     device = PartialState().device
     bf16 = _use_bf16(spec, device)
     # Fully trained weights stay fp32 under autocast: bf16 has too few bits for an optimizer's small updates.
@@ -194,6 +195,12 @@ def _check_fit(spec: RunSpec, model: "Model", data: TrainingData) -> None:
         )
 
 
+def _started_on(run: RunFolder) -> datetime.date | None:
+    """The day on which the run was started: some chat templates write the date, and a resumed run keeps it."""
+    first = next(iter(read_events(run.events)), None)
+    return datetime.date.fromtimestamp(first.time) if isinstance(first, StartEvent) else None
+
+
 def _resume(checkpoints: Checkpoints, run: RunFolder, data: TrainingData) -> Progress | None:
     progress = checkpoints.latest()
     if progress is None:
@@ -225,6 +232,6 @@ def _save_trained(
     with storage.atomic_folder(target) as folder, storage_errors(target):
         if adapter == "full":
             model.save_pretrained(str(folder))
-            tokenizer.save_pretrained(str(folder))
         else:
             model.save_pretrained(str(folder), save_embedding_layers=False)
+        tokenizer.save_pretrained(str(folder))  # with its chat template: the one that was trained on
