@@ -94,7 +94,7 @@ def evaluate(run: str | Path, *, data: str | Path | None = None) -> Evaluation:
 def export(run: str | Path, *, to: str = "merged", output: str | Path | None = None) -> Path:
     """Merge the run's adapter into its base model and check that the logits agree; returns the model folder."""
     from tunesmith.errors import SpecError
-    from tunesmith.export.merge import merge
+    from tunesmith.exporting.merge import merge
 
     if to != "merged":
         raise SpecError(f"--to {to}: not a known target; use merged")
@@ -109,7 +109,7 @@ def report(run: str | Path) -> Path:
 
 
 def _write_pages(run: RunFolder) -> None:
-    from tunesmith.export.card import write_card
+    from tunesmith.exporting.card import write_card
     from tunesmith.report.html import write_report
 
     write_card(run)

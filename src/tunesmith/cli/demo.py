@@ -14,7 +14,6 @@ from tunesmith.cli.progress import TrainProgress
 from tunesmith.evaluation.result import Evaluation
 from tunesmith.planning.plan import Plan
 from tunesmith.quality.report import CheckReport
-from tunesmith.training.run import RunResult
 from tunesmith.walkthrough import DemoResult, demo
 
 CHAPTERS = {
@@ -47,6 +46,8 @@ def command(output: str | None, as_json: bool) -> None:
 
 def _tell(out: Console, stage: str, result: object) -> None:
     """One chapter of the story, when its stage is done (for training: when it begins)."""
+    from tunesmith.training.run import RunResult
+
     if stage in CHAPTERS:
         title, about = CHAPTERS[stage]
         out.print(f"\n[bold cyan]{title}[/] [dim]{about}[/]\n")

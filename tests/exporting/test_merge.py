@@ -9,8 +9,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.errors import RunError, SpecError
-from tunesmith.export import merge as module
-from tunesmith.export.merge import TOLERANCE, logit_difference, merge
+from tunesmith.exporting import merge as module
+from tunesmith.exporting.merge import TOLERANCE, logit_difference, merge
 from tunesmith.run_folder import RunFolder
 
 MakeRun = Callable[..., RunFolder]

@@ -6,7 +6,7 @@ from huggingface_hub import ModelCard
 
 from tunesmith import storage
 from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison, Verdict
-from tunesmith.export.card import write_card
+from tunesmith.exporting.card import write_card
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec, parse_spec
 from tunesmith.training.events import StartEvent
