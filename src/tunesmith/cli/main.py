@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),
     "export": ("tunesmith.cli.export", "Merge a run into weights other programs load."),
+    "serve": ("tunesmith.cli.serve", "Fine-tuning and inference with OpenAI's API on your own machine."),
+    "keys": ("tunesmith.cli.keys", "Create, list and revoke the server's API keys."),
 }
 """Name → the module that defines it and its one-line help, in the order of the work."""
 

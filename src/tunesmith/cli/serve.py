@@ -1,0 +1,91 @@
+"""`tunesmith serve`: the OpenAI-compatible server."""
+
+from pathlib import Path
+
+import click
+
+from tunesmith.server.settings import REQUESTS_PER_MINUTE, ServerSettings, database_url
+
+DATA_DIR = "tunesmith-data"
+
+data_dir_option = click.option(
+    "--data-dir", default=DATA_DIR, show_default=True, help="Folder for files, jobs, models and the audit log."
+)
+database_option = click.option(
+    "--database", metavar="URL", help="postgresql://… for several hosts; default: a SQLite file in the data folder."
+)
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@database_option
+@data_dir_option
+@click.option("--models", "models_dir", metavar="DIR", help="Serve every model folder in DIR, by its name.")
+@click.option(
+    "--model", "models", multiple=True, metavar="[NAME=]MODEL", help="Also serve this folder or hub id, as NAME."
+)
+@click.option(
+    "--concurrent-jobs", default=1, show_default=True, type=click.IntRange(1), help="Jobs that train at once."
+)
+@click.option(
+    "--rate-limit",
+    default=REQUESTS_PER_MINUTE,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests a minute for each API key.",
+)
+def command(
+    host: str,
+    port: int,
+    database: str | None,
+    data_dir: str,
+    models_dir: str | None,
+    models: tuple[str, ...],
+    concurrent_jobs: int,
+    rate_limit: int,
+) -> None:
+    """Fine-tuning and inference with OpenAI's API on your own machine.
+
+    \b
+    Example:  tunesmith serve --models ~/models
+              tunesmith serve --model gpt-4o-mini=embedded
+    The embedded model is always there, as `embedded`. On its first start it prints an API key; `tunesmith keys`
+    makes more.
+    """
+    serve = needs_server_extra()
+    from tunesmith.server.catalogue import parse_model
+
+    folder = Path(data_dir)
+    settings = ServerSettings(
+        data_dir=folder,
+        database=database_url(database, folder),
+        host=host,
+        port=port,
+        models_dir=None if models_dir is None else Path(models_dir),
+        models=dict(parse_model(model) for model in models),
+        concurrent_jobs=concurrent_jobs,
+        requests_per_minute=rate_limit,
+    )
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)
+    serve(settings, _announce)
+
+
+def needs_server_extra():  # type: ignore[no-untyped-def]
+    """`tunesmith.server.run.serve`. Raises MissingDependencyError that names the extra."""
+    from tunesmith.errors import MissingDependencyError
+
+    try:
+        from tunesmith.server.run import serve
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"serving needs {error.name}; install it with: pip install 'tunesmith[server]'"
+        ) from error
+    return serve
+
+
+def _announce(address: str, first_key: str | None) -> None:
+    if first_key is not None:
+        click.echo(f"API key (shown once, keep it): {first_key}")
+    click.echo(f"Serving on {address}")

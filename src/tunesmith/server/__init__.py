@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: files, durable fine-tuning jobs, models and chat on your own machine."""

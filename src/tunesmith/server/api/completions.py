@@ -1,0 +1,121 @@
+"""`/v1/completions`: text in, more text out, whole or streamed."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from tunesmith.server.api import generation
+from tunesmith.server.api.dependencies import CallerOf, ServiceOf
+from tunesmith.server.api.generation import GenerationBody, Reply
+from tunesmith.server.errors import RequestError
+from tunesmith.server.generator import GenerationRequest, Generator
+from tunesmith.server.sampling import TokenChoice
+
+router = APIRouter(prefix="/v1/completions", tags=["Completions"])
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's default for text completions."""
+
+MAX_PROMPTS = 64
+
+
+class CompletionBody(GenerationBody):
+    """A text completion request; a prompt is text or token ids, or a list of either."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+
+@router.post("", summary="Create a text completion")
+async def create(request: Request, service: ServiceOf, caller: CallerOf, body: CompletionBody) -> Response:
+    """Go on from each prompt."""
+    generator, adapter = await generation.load_generator(service, caller, body.model)
+    prompts = await run_in_threadpool(_prompts, generator, body.prompt)
+    sampling = body.sampling(generator, logprobs=body.logprobs)
+    asked = [
+        GenerationRequest(
+            prompt=prompt,
+            max_tokens=generation.reply_room(generator, prompt, body.max_tokens or DEFAULT_MAX_TOKENS, param="prompt"),
+            sampling=sampling,
+            adapter=adapter,
+            choices=body.n or 1,
+            stops=body.stops(),
+        )
+        for prompt in prompts
+    ]
+    if body.stream:
+        return await generation.server_sent_events(_chunks(request, body, generator, asked))
+    replies = await generation.collect(generator, asked, request)
+    return JSONResponse(
+        generation.envelope("cmpl-", "text_completion", body.model)
+        | {
+            "choices": [_choice(generator, index, reply, body) for index, reply in enumerate(replies)],
+            "usage": generation.usage(asked, sum(len(reply.tokens) for reply in replies)),
+        }
+    )
+
+
+def _prompts(generator: Generator, prompt: str | list[str] | list[int] | list[list[int]]) -> list[tuple[int, ...]]:
+    given: Sequence[Any] = prompt if isinstance(prompt, list) and not _is_tokens(prompt) else [prompt]
+    if not 1 <= len(given) <= MAX_PROMPTS:
+        raise RequestError(f"prompt: give 1 to {MAX_PROMPTS} prompts", code="invalid_value", param="prompt")
+    prompts = []
+    for one in given:
+        tokens = generator.tokenizer.encode(one) if isinstance(one, str) else one
+        if not tokens or min(tokens) < 0 or max(tokens) >= generator.vocabulary:
+            raise RequestError(
+                f"prompt: give text, or token ids below {generator.vocabulary}", code="invalid_value", param="prompt"
+            )
+        prompts.append(tuple(tokens))
+    return prompts
+
+
+def _is_tokens(prompt: list[Any]) -> bool:
+    return bool(prompt) and all(isinstance(token, int) for token in prompt)
+
+
+async def _chunks(
+    request: Request, body: CompletionBody, generator: Generator, asked: Sequence[GenerationRequest]
+) -> AsyncIterator[dict[str, Any]]:
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    head = generation.envelope("cmpl-", "text_completion", body.model)
+    if with_usage:
+        head["usage"] = None
+    tokens = 0
+    async for pieces in generation.pieces_of(generator, asked, whole=False, client=request):
+        for piece in pieces:
+            tokens += 1
+            if piece.text or piece.finish or body.logprobs is not None:
+                reply = Reply(piece.text, [piece.token], piece.finish)
+                yield head | {"choices": [_choice(generator, piece.choice, reply, body)]}
+    if with_usage:
+        yield head | {"choices": [], "usage": generation.usage(asked, tokens)}
+
+
+def _choice(generator: Generator, index: int, reply: Reply, body: CompletionBody) -> dict[str, Any]:
+    tokens = [token for token in reply.tokens if token.token not in generator.ends]
+    return {
+        "index": index,
+        "text": reply.text,
+        "logprobs": None if body.logprobs is None else _logprobs(generator, tokens),
+        "finish_reason": reply.finish,
+    }
+
+
+def _logprobs(generator: Generator, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    spelled = [_spell(generator, token.token) for token in tokens]
+    offsets = [sum(len(text) for text in spelled[:index]) for index in range(len(spelled))]
+    return {
+        "tokens": spelled,
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{_spell(generator, other): value for other, value in token.top} for token in tokens],
+        "text_offset": offsets,
+    }
+
+
+def _spell(generator: Generator, token: int) -> str:
+    return generator.token_bytes(token).decode(errors="replace")

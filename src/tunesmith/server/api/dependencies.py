@@ -1,0 +1,57 @@
+"""What the paths ask FastAPI for: the service, the caller, a page's cursor."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+
+from tunesmith.server.auth import Caller, authenticate
+from tunesmith.server.errors import RequestError
+from tunesmith.server.service import Service
+
+
+def service(request: Request) -> Service:
+    """The server's parts."""
+    found: Service = request.app.state.service
+    return found
+
+
+async def caller(request: Request) -> Caller:
+    """Who asks. Raises RequestError 401 or 429; a refused key is in the audit log."""
+    parts = service(request)
+    address = request.client.host if request.client else ""
+    try:
+        found = await run_in_threadpool(authenticate, parts.store, request.headers.get("authorization"))
+    except RequestError:
+        await run_in_threadpool(
+            parts.audit.record, "auth.refused", request.url.path, address=address, request=request.state.request_id
+        )
+        raise
+    allowance = parts.limiter.take(found.key_id)
+    request.state.caller = found
+    request.state.allowance = allowance
+    if not allowance.allowed:
+        raise RequestError(
+            f"Rate limit reached: {allowance.limit} requests a minute; try again in {allowance.retry_after:.1f} s",
+            status=429,
+            code="rate_limit_exceeded",
+        )
+    return found
+
+
+ServiceOf = Annotated[Service, Depends(service)]
+CallerOf = Annotated[Caller, Depends(caller)]
+After = Annotated[str | None, Query(max_length=128)]
+
+
+def audit(request: Request, action: str, thing: str) -> None:
+    """Record what the caller of `request` did to `thing`."""
+    who: Caller = request.state.caller
+    service(request).audit.record(
+        action,
+        thing,
+        owner=who.owner,
+        key=who.key_id,
+        address=request.client.host if request.client else "",
+        request=request.state.request_id,
+    )

@@ -1,0 +1,386 @@
+"""Continuous batching: one thread per base model keeps a batch running and lets requests in between two steps.
+
+Rows of the same adapter share a batch; adapters lie beside each other over one set of base weights and are switched
+between steps. A request never waits for another to end, only for the step under way.
+"""
+
+import contextlib
+import logging
+import queue
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.errors import ModelError
+from tunesmith.evaluation.generate import end_tokens
+from tunesmith.models.quiet import quiet
+from tunesmith.server.batch import Batch
+from tunesmith.server.errors import RequestError
+from tunesmith.server.json_guide import JsonGuide, json_tokens
+from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens
+from tunesmith.server.text import TextStream
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_ROWS = 64
+"""Replies in flight at once; beyond it a step's cost grows with the rows."""
+
+MAX_CELLS = 131_072
+"""Rows times tokens that the caches of the replies in flight may come to, which bounds their memory."""
+
+PROMPT_TOKENS_PER_STEP = 8_192
+"""Prompt tokens read between two steps, so that running replies do not stall for long."""
+
+MAX_WAITING = 512
+"""Requests that may wait; the next one is told to come back."""
+
+MAX_ADAPTERS = 16
+"""Adapters kept in memory over one base; the one used longest ago makes room."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter in PEFT's format; `id` is the model id that it is served as."""
+
+    id: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt and how to go on from it; `choices` replies are made, the i-th with seed + i."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    adapter: Adapter | None = None
+    choices: int = 1
+    stops: tuple[str, ...] = ()
+    json_object: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step added to one reply; the last one says why it ended."""
+
+    choice: int
+    text: str
+    token: TokenChoice
+    finish: Literal["stop", "length"] | None
+
+
+Deliver = Callable[[list[Piece] | Exception], None]
+"""Told of each step's pieces of a request, on the generator's thread."""
+
+
+class Ticket:
+    """A request in flight, to be given up by whoever asked."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Stop generating; the rows leave the batch at the next step."""
+        self.cancelled = True
+
+
+class _Row:
+    """One reply in the making (a `Samplable`)."""
+
+    def __init__(self, job: "_Submitted", choice: int, engine: "Generator") -> None:
+        request = job.request
+        self.job = job
+        self.choice = choice
+        self.sampling = request.sampling
+        self.luck = np.random.default_rng((request.sampling.seed + choice) % 2**64)
+        self.counts: Counter[int] = Counter()
+        self.last = 0
+        self._remaining = request.max_tokens
+        self._text = TextStream(engine.tokenizer, request.stops)
+        self._ends = engine.ends
+        self._guide = engine.json_guide() if request.json_object else None
+
+    def allowed(self) -> Tensor | None:
+        return None if self._guide is None else self._guide.allowed(self._remaining)
+
+    def take(self, choice: TokenChoice) -> Piece:
+        """Add the chosen token."""
+        self.last = choice.token
+        self._remaining -= 1
+        if choice.token in self._ends:
+            return Piece(self.choice, self._text.flush(), choice, "stop")
+        self.counts[choice.token] += 1
+        if self._guide is not None:
+            self._guide.take(choice.token)
+        text = self._text.add(choice.token)
+        if self._text.stopped:
+            return Piece(self.choice, text, choice, "stop")
+        if self._guide is not None and self._guide.complete:
+            return Piece(self.choice, text + self._text.flush(), choice, "stop")
+        if self._remaining == 0:
+            return Piece(self.choice, text + self._text.flush(), choice, "length")
+        return Piece(self.choice, text, choice, None)
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    request: GenerationRequest
+    deliver: Deliver
+    ticket: Ticket
+
+    @property
+    def cells(self) -> int:
+        return self.request.choices * (len(self.request.prompt) + self.request.max_tokens)
+
+
+@dataclass
+class _Group:
+    """The rows of one adapter."""
+
+    adapter: Adapter | None
+    batch: Batch
+    rows: list[_Row] = field(default_factory=list)
+
+
+class Generator:
+    """A base model that generates for many clients at once. `close` it to free the thread."""
+
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ModelError(f"model {model.name_or_path}: it has no fast tokenizer (tokenizer.json); convert it first")
+        self.tokenizer = tokenizer
+        self.ends = frozenset(end_tokens(model, tokenizer))
+        config: Any = model.config.get_text_config()
+        self.vocabulary: int = config.vocab_size
+        self.context: int = getattr(config, "max_position_embeddings", None) or 4096
+        self.tokens_generated = 0
+        self._model = model
+        self._adapters = _Adapters(model)
+        self._json_tokens: LLTokenizer | None = None
+        self._spelling_lock = threading.Lock()
+        self._inbox: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
+        self._waiting: deque[_Submitted] = deque()
+        self._groups: dict[str | None, _Group] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """Replies in flight."""
+        return sum(len(group.rows) for group in list(self._groups.values()))
+
+    @property
+    def waiting(self) -> int:
+        """Requests not yet begun."""
+        return self._inbox.qsize() + len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked of it."""
+        return not self.running and not self.waiting
+
+    def submit(self, request: GenerationRequest, deliver: Deliver) -> Ticket:
+        """Begin a request at the next step. Raises RequestError 429 when too many wait."""
+        if self.waiting >= MAX_WAITING:
+            raise RequestError(
+                f"{MAX_WAITING} requests are waiting for this model; try again shortly",
+                status=429,
+                code="engine_overloaded",
+            )
+        ticket = Ticket()
+        self._inbox.put(_Submitted(request, deliver, ticket))
+        return ticket
+
+    def forget(self, adapter_id: str) -> None:
+        """Drop an adapter from memory at the next step, once its rows have ended."""
+        self._adapters.unwanted.add(adapter_id)
+
+    def close(self) -> None:
+        """Stop at the next step; requests in flight get an error."""
+        self._closed.set()
+        self._inbox.put(None)
+        self._thread.join(timeout=30)
+
+    def json_guide(self) -> JsonGuide:
+        """A guide for one reply that must be a JSON object."""
+        return JsonGuide(self._spelling(), self.vocabulary, [end for end in self.ends if end < self.vocabulary])
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; it may end in the middle of a character."""
+        return self._spelling().decode_bytes([token])
+
+    def _spelling(self) -> "LLTokenizer":
+        with self._spelling_lock:
+            if self._json_tokens is None:
+                self._json_tokens = json_tokens(self.tokenizer, self.vocabulary, sorted(self.ends))
+            return self._json_tokens
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._collect(block=not self._groups)
+            self._admit()
+            for key, group in list(self._groups.items()):
+                with self._errors_to(group):
+                    self._step(group)
+                if not group.rows:
+                    del self._groups[key]
+            self._adapters.drop_unwanted(used={key for key in self._groups if key is not None})
+        stopped = RequestError("The server is shutting down; try again shortly", status=503, code="shutting_down")
+        for job in (*(row.job for group in self._groups.values() for row in group.rows), *self._waiting):
+            job.deliver(stopped)
+
+    def _collect(self, *, block: bool) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._inbox.get(block=block and not self._waiting)
+                if job is None:
+                    return
+                self._waiting.append(job)
+                block = False
+
+    def _admit(self) -> None:
+        """Read the prompts of those who wait, in their order, as far as rows, memory and patience go."""
+        admitted: dict[str | None, list[_Submitted]] = {}
+        rows = self.running
+        cells = sum(len(group.rows) * group.batch.length for group in self._groups.values())
+        prompt_tokens = 0
+        while self._waiting:
+            job = self._waiting[0]
+            rows, cells = rows + job.request.choices, cells + job.cells
+            prompt_tokens += len(job.request.prompt)
+            full = rows > MAX_ROWS or cells > MAX_CELLS or prompt_tokens > PROMPT_TOKENS_PER_STEP
+            if full and (self._groups or admitted):  # alone, anything goes
+                break
+            self._waiting.popleft()
+            if not job.ticket.cancelled:
+                admitted.setdefault(job.request.adapter.id if job.request.adapter else None, []).append(job)
+        for key, jobs in admitted.items():
+            group = self._groups.setdefault(key, _Group(jobs[0].request.adapter, Batch(self._model)))
+            with self._errors_to(group, jobs):
+                self._join(group, jobs)
+
+    def _join(self, group: _Group, jobs: Sequence[_Submitted]) -> None:
+        self._adapters.use(group.adapter)
+        new = [_Row(job, choice, self) for job in jobs for choice in range(job.request.choices)]
+        logits = group.batch.join([job.request.prompt for job in jobs], [job.request.choices for job in jobs])
+        kept = list(range(len(group.rows)))
+        start = len(group.rows)
+        group.rows += new
+        kept += [start + index for index in self._take(new, logits)]
+        self._keep(group, kept)
+
+    def _step(self, group: _Group) -> None:
+        self._keep(group, [index for index, row in enumerate(group.rows) if not row.job.ticket.cancelled])
+        if not group.rows:
+            return
+        self._adapters.use(group.adapter)
+        logits = group.batch.step([row.last for row in group.rows])
+        self._keep(group, self._take(group.rows, logits))
+
+    def _take(self, rows: Sequence[_Row], logits: Tensor) -> list[int]:
+        """Choose each row's token, deliver what it adds, and say which rows go on."""
+        pieces = [row.take(choice) for row, choice in zip(rows, choose_tokens(logits, rows), strict=True)]
+        self.tokens_generated += len(pieces)
+        by_job: dict[int, tuple[Deliver, list[Piece]]] = {}
+        for row, piece in zip(rows, pieces, strict=True):
+            by_job.setdefault(id(row.job), (row.job.deliver, []))[1].append(piece)
+        for deliver, new in by_job.values():
+            deliver(new)
+        return [index for index, piece in enumerate(pieces) if piece.finish is None]
+
+    @staticmethod
+    def _keep(group: _Group, kept: list[int]) -> None:
+        if len(kept) < len(group.rows):
+            group.rows = [group.rows[index] for index in kept]
+            group.batch.keep(kept)
+
+    @contextlib.contextmanager
+    def _errors_to(self, group: _Group, jobs: Sequence[_Submitted] = ()) -> Iterator[None]:
+        """A failed step ends the requests that were in it, and nothing else: the thread goes on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to those who asked for it
+            _log.exception("generation failed")
+            known = isinstance(error, RequestError | ModelError)
+            told = error if known else RequestError("Generation failed; see the server's log", status=500)
+            for job in {id(job): job for job in (*jobs, *(row.job for row in group.rows))}.values():
+                job.deliver(told)
+            group.rows, group.batch = [], Batch(self._model)
+
+
+class _Adapters:
+    """The adapters in memory over one base model, and which of them is switched on. Used on one thread only."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self._model = model
+        self._peft: Any = None  # PEFT's attribute look-up hides its methods' types
+        self._names: OrderedDict[str, str] = OrderedDict()  # id → PEFT's name, least recently used first
+        self._made = 0
+        self._active: str | None = None
+        self.unwanted: set[str] = set()
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Switch `adapter` on (None: the bare base), loading it if need be. Raises ModelError."""
+        if adapter is None:
+            if self._peft is not None and self._active is not None:
+                self._peft.base_model.disable_adapter_layers()
+                self._active = None
+            return
+        if adapter.id not in self._names:
+            self._load(adapter)
+        self._names.move_to_end(adapter.id)
+        if self._active != adapter.id:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(self._names[adapter.id])
+            self._active = adapter.id
+
+    def drop_unwanted(self, used: set[str]) -> None:
+        """Free the adapters that are no longer wanted or of which there are too many, but none in `used`."""
+        spare = list(self._names)[: max(0, len(self._names) - MAX_ADAPTERS)]
+        for adapter_id in {*spare, *self.unwanted} - used:
+            self.unwanted.discard(adapter_id)
+            name = self._names.pop(adapter_id, None)
+            if name is None:
+                continue
+            if self._active == adapter_id:
+                self._peft.base_model.disable_adapter_layers()
+                self._active = None
+            self._peft.delete_adapter(name)
+
+    def _load(self, adapter: Adapter) -> None:
+        from peft import PeftConfig, PeftModel, PeftType
+        from safetensors import SafetensorError
+
+        self._made += 1
+        name = f"adapter{self._made}"
+        try:
+            with quiet():
+                kind = PeftConfig.from_pretrained(str(adapter.folder)).peft_type
+                if kind != PeftType.LORA:
+                    raise ModelError(f"model {adapter.id}: its adapter is {kind}; only LoRA adapters are served")
+                if self._peft is None:
+                    self._peft = PeftModel.from_pretrained(
+                        self._model, str(adapter.folder), adapter_name=name, autocast_adapter_dtype=False
+                    )
+                else:
+                    self._peft.load_adapter(str(adapter.folder), adapter_name=name, autocast_adapter_dtype=False)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"model {adapter.id}: its adapter cannot be loaded: {error}") from error
+        self._model.train(False)
+        self._names[adapter.id] = name
+        self._active = None

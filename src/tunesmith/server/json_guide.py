@@ -1,0 +1,106 @@
+"""`response_format: json_object`: only tokens that keep the reply valid JSON are allowed (llguidance).
+
+Where the reply nears its token limit, the shortest ending that closes what is open is forced, so that a reply always
+parses, however long-winded the model is.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+_ENDINGS = (
+    *("", '"', "null", ":null", '":null', '"":null', '"x":null'),
+    *("n", "n:null", 'n"', 'n":null', '0"', '00"', '000"', '0000"', '0":null', '00":null', '000":null', '0000":null'),
+    *("0", "rue", "ue", "e", "alse", "lse", "se", "ull", "ll", "l"),
+)
+"""What may complete the value, key, escape, number or word that is under way; closing brackets follow."""
+
+_LAST_TOKENS = 24
+"""Before the limit, how early to look whether the reply can still be closed: more than any ending of modest depth."""
+
+_MARGIN = 6
+"""Tokens to spare: one token may open several brackets, or begin a character that takes some more to end."""
+
+
+class JsonGuide:
+    """Holds one reply to a JSON object."""
+
+    def __init__(self, tokens: LLTokenizer, vocabulary: int, ends: "Sequence[int]") -> None:
+        grammar = LLMatcher.grammar_from_json_schema(
+            json.dumps({"type": "object"}), defaults={"whitespace_flexible": False}
+        )
+        self._tokens = tokens
+        self._matcher = LLMatcher(tokens, grammar, log_level=0)  # a token that does not fit is no news
+        self._vocabulary = vocabulary
+        self._ends = list(ends)
+        self._forced: list[int] = []
+
+    def allowed(self, remaining: int) -> Tensor:
+        """The tokens that may come next, (vocabulary) bool, with `remaining` tokens to go, this one included."""
+        if not self._forced and remaining <= _LAST_TOKENS:
+            self._forced = self._shortest_ending(remaining)
+        if self._forced:
+            allowed = torch.zeros(self._vocabulary, dtype=torch.bool)
+            allowed[self._forced[0]] = True
+            return allowed
+        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        allowed = torch.zeros(self._vocabulary, dtype=torch.bool)
+        count = min(self._vocabulary, len(bits))
+        allowed[:count] = torch.from_numpy(bits[:count].astype(bool))
+        if self._matcher.is_accepting():
+            allowed[self._ends] = True
+        return allowed
+
+    def take(self, token: int) -> None:
+        """The token that was chosen."""
+        if self._forced:
+            self._forced.pop(0)
+        self._matcher.consume_token(token)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the object is closed."""
+        return self._matcher.is_accepting()
+
+    def _shortest_ending(self, remaining: int) -> list[int]:
+        """Tokens that close the object, if it is high time to begin with them; else nothing."""
+        best: list[int] | None = None
+        for ending in _ENDINGS:
+            tokens = self._close(ending)
+            if tokens is not None and (best is None or len(tokens) < len(best)):
+                best = tokens
+        return best if best and len(best) >= remaining - _MARGIN else []
+
+    def _close(self, ending: str) -> list[int] | None:
+        """The tokens of `ending` and the brackets after it; None where they do not fit."""
+        matcher = self._matcher.deep_copy()
+        tokens: list[int] = self._tokens.tokenize_str(ending)
+        if not matcher.consume_tokens(tokens):
+            return None
+        while not matcher.is_accepting():
+            bracket = next((c for c in "}]" if _consumes(matcher, self._tokens.tokenize_str(c))), None)
+            if bracket is None or len(tokens) > _LAST_TOKENS:
+                return None
+            tokens += self._tokens.tokenize_str(bracket)
+        return tokens
+
+
+def _consumes(matcher: LLMatcher, tokens: list[int]) -> bool:
+    return matcher.validate_tokens(tokens) == len(tokens) and matcher.consume_tokens(tokens)
+
+
+def json_tokens(tokenizer: "PreTrainedTokenizerBase", vocabulary: int, ends: "Sequence[int]") -> LLTokenizer:
+    """llguidance's view of a tokenizer; made once per model (about a second for a large vocabulary)."""
+    from llguidance.hf import from_tokenizer
+
+    known = [token for token in ends if token < vocabulary]
+    return from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=known or None)  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""Starts and stops a server: opens what it stands on, listens, and shuts down in order on SIGTERM or Ctrl-C."""
+
+import fcntl
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvicorn
+
+from tunesmith.errors import SpecError, StorageError
+from tunesmith.server import logs
+from tunesmith.server.app import create_app
+from tunesmith.server.audit import AuditLog
+from tunesmith.server.auth import create_key
+from tunesmith.server.catalogue import Catalogue
+from tunesmith.server.limits import RateLimiter
+from tunesmith.server.metrics import Metrics
+from tunesmith.server.service import Service
+from tunesmith.server.settings import ServerSettings
+from tunesmith.server.store import Store
+
+FIRST_OWNER = "default"
+"""Whose key is made when a server starts without any."""
+
+SHUTDOWN_SECONDS = 10
+"""How long open requests may still take after SIGTERM."""
+
+
+def open_store(settings: ServerSettings) -> Store:
+    """The server's database, made where it is missing. Raises StorageError."""
+    for folder in (settings.data_dir, settings.files_dir, settings.jobs_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"--data-dir {folder}: cannot be created: {error.strerror}; choose another") from error
+    return Store(settings.database)
+
+
+def serve(settings: ServerSettings, announce: Callable[[str, str | None], None]) -> None:
+    """Serve until told to stop. `announce` is told the address, and the first API key when one had to be made.
+
+    Raises SpecError, StorageError or ModelError before anything is served.
+    """
+    with ExitStack() as stack:
+        store = open_store(settings)
+        stack.callback(store.close)
+        if settings.database.startswith("sqlite"):
+            stack.callback(_lock(settings.data_dir / "server.lock"))
+        catalogue = Catalogue(settings, store)
+        stack.callback(catalogue.close)
+        listener = _listen(settings.host, settings.port)
+        stack.callback(listener.close)
+        first_key = None if store.list_keys() else create_key(store, FIRST_OWNER)
+        service = Service(
+            settings=settings,
+            store=store,
+            catalogue=catalogue,
+            audit=AuditLog(settings.audit_log),
+            limiter=RateLimiter(settings.requests_per_minute),
+            metrics=Metrics(store, catalogue),
+        )
+        logs.install()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(service),
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            )
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        announce(f"http://{host}:{listener.getsockname()[1]}/v1", first_key)
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise SpecError(f"--host {host} --port {port}: cannot listen: {error.strerror or error}") from error
+
+
+def _lock(path: Path) -> Callable[[], None]:
+    """Hold the data folder: one server per SQLite file. Returns what lets go of it. Raises SpecError."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise SpecError(
+            f"--data-dir {path.parent}: another server is running on it; stop it, or give each its own folder"
+        ) from error
+    return file.close

@@ -1,0 +1,22 @@
+"""Everything a request needs, in one value: what the HTTP layer and the dashboard call."""
+
+from dataclasses import dataclass
+
+from tunesmith.server.audit import AuditLog
+from tunesmith.server.catalogue import Catalogue
+from tunesmith.server.limits import RateLimiter
+from tunesmith.server.metrics import Metrics
+from tunesmith.server.settings import ServerSettings
+from tunesmith.server.store import Store
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of one server."""
+
+    settings: ServerSettings
+    store: Store
+    catalogue: Catalogue
+    audit: AuditLog
+    limiter: RateLimiter
+    metrics: Metrics

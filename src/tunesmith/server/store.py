@@ -1,0 +1,372 @@
+"""The one data layer: plain functions of values over the tables of `schema`, on SQLite or PostgreSQL.
+
+Everything that belongs to somebody is looked up together with its owner. A state changes by one conditional UPDATE,
+so of two processes that want to move a job, one does.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from tunesmith.errors import StorageError
+from tunesmith.server import schema
+from tunesmith.server.errors import RequestError, not_found
+from tunesmith.server.states import TERMINAL, JobStatus, sources
+
+_T = TypeVar("_T")
+_Record = TypeVar("_Record", "FileRecord", "JobRecord")
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """An API key as it is kept: a salted digest, never the key."""
+
+    id: str
+    owner: str
+    salt: str
+    digest: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """An upload or a result; `stored_as` is its name inside the files folder, made by us and never by a client."""
+
+    seq: int
+    id: str
+    owner: str
+    filename: str
+    purpose: str
+    bytes: int
+    stored_as: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A fine-tuning job. `method` is as asked for; `hyperparameters` are as planned once the files are validated.
+
+    `attempt` counts resumptions after a pause: it names the workflow that may act for the job.
+    """
+
+    seq: int
+    id: str
+    owner: str
+    status: JobStatus
+    attempt: int
+    created_at: float
+    finished_at: float | None
+    model: str
+    training_file: str
+    validation_file: str | None
+    suffix: str | None
+    seed: int
+    method: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    metadata: dict[str, str]
+    error: dict[str, str | None] | None
+    fine_tuned_model: str | None
+    trained_tokens: int | None
+    result_file: str | None
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """Something that happened to a job, in words."""
+
+    seq: int
+    id: str
+    job: str
+    created_at: float
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A fine-tuned model; its weights are in the folder of its `job`."""
+
+    id: str
+    owner: str
+    base: str
+    job: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Page(Generic[_T]):
+    """One page of a list, newest first unless asked otherwise."""
+
+    items: list[_T]
+    has_more: bool
+
+
+class Store:
+    """The database of one server (or of several, on PostgreSQL)."""
+
+    def __init__(self, url: str) -> None:
+        """Open `url` and create what is missing. Raises StorageError when the database cannot be reached."""
+        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        if url.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _tune_sqlite)
+        try:
+            schema.metadata.create_all(self._engine)
+        except sa.exc.SQLAlchemyError as error:
+            shown = sa.make_url(url).render_as_string(hide_password=True)
+            raise StorageError(f"--database {shown}: cannot be opened: {_cause(error)}") from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def healthy(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(sa.text("select 1"))
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
+
+    # keys
+
+    def add_key(self, owner: str, *, key_id: str, salt: str, digest: str) -> None:
+        """Remember a key by its digest."""
+        self._insert(schema.keys, id=key_id, owner=owner, salt=salt, digest=digest, created_at=time.time())
+
+    def find_key(self, key_id: str) -> KeyRecord | None:
+        """The key with this public part, if it exists and is not revoked."""
+        row = self._one(sa.select(schema.keys).where(schema.keys.c.id == key_id, schema.keys.c.revoked_at.is_(None)))
+        return None if row is None else KeyRecord(**row)
+
+    def list_keys(self) -> list[KeyRecord]:
+        """All keys, revoked ones included, oldest first."""
+        return [KeyRecord(**row) for row in self._all(sa.select(schema.keys).order_by(schema.keys.c.created_at))]
+
+    def revoke_key(self, key_id: str) -> bool:
+        """Revoke a key; False when there is none that is still good."""
+        table = schema.keys
+        where = (table.c.id == key_id, table.c.revoked_at.is_(None))
+        return self._write(sa.update(table).where(*where).values(revoked_at=time.time())) == 1
+
+    # files
+
+    def add_file(
+        self, owner: str, *, filename: str, purpose: str, size: int, stored_as: str, file_id: str | None = None
+    ) -> FileRecord:
+        """Remember a file whose bytes are already in their place."""
+        file_id = file_id or new_id("file-")
+        self._insert(
+            schema.files,
+            id=file_id,
+            owner=owner,
+            filename=filename,
+            purpose=purpose,
+            bytes=size,
+            stored_as=stored_as,
+            created_at=time.time(),
+        )
+        return self.get_file(owner, file_id)
+
+    def get_file(self, owner: str, file_id: str) -> FileRecord:
+        """`owner`'s file. Raises RequestError 404."""
+        row = self._owned(schema.files, owner, file_id)
+        if row is None:
+            raise not_found("file", file_id)
+        return FileRecord(**row)
+
+    def list_files(
+        self, owner: str, *, purpose: str | None, after: str | None, limit: int, newest_first: bool = True
+    ) -> Page[FileRecord]:
+        """A page of `owner`'s files."""
+        where = [] if purpose is None else [schema.files.c.purpose == purpose]
+        return self._page(FileRecord, schema.files, owner, where, after, limit, newest_first)
+
+    def delete_file(self, owner: str, file_id: str) -> None:
+        """Forget a file. Raises RequestError 404, or 409 while a job that has not ended needs it."""
+        self.get_file(owner, file_id)
+        jobs = schema.jobs.c
+        needed = sa.select(jobs.id).where(
+            sa.or_(jobs.training_file == file_id, jobs.validation_file == file_id), jobs.status.not_in(TERMINAL)
+        )
+        user = self._one(needed)
+        if user is not None:
+            raise RequestError(
+                f"File {file_id} is in use by job {user['id']}; cancel the job first", status=409, code="file_in_use"
+            )
+        self._write(sa.delete(schema.files).where(schema.files.c.id == file_id))
+
+    # jobs
+
+    def add_job(self, owner: str, **values: Any) -> JobRecord:
+        """Remember a new job in its first state."""
+        job_id = new_id("ftjob-")
+        self._insert(
+            schema.jobs,
+            id=job_id,
+            owner=owner,
+            status="validating_files",
+            attempt=1,
+            created_at=time.time(),
+            **values,
+        )
+        return self.get_job(owner, job_id)
+
+    def get_job(self, owner: str, job_id: str) -> JobRecord:
+        """`owner`'s job. Raises RequestError 404."""
+        row = self._owned(schema.jobs, owner, job_id)
+        if row is None:
+            raise not_found("fine tuning job", job_id)
+        return JobRecord(**row)
+
+    def job(self, job_id: str) -> JobRecord:
+        """The job, whosever it is: for the workflow that acts for it."""
+        row = self._one(sa.select(schema.jobs).where(schema.jobs.c.id == job_id))
+        if row is None:
+            raise not_found("fine tuning job", job_id)
+        return JobRecord(**row)
+
+    def list_jobs(
+        self, owner: str, *, after: str | None, limit: int, metadata: Mapping[str, str] | None = None
+    ) -> Page[JobRecord]:
+        """A page of `owner`'s jobs, newest first; `metadata` keeps those that have all of its pairs."""
+        where = [schema.jobs.c.metadata[key].as_string() == value for key, value in (metadata or {}).items()]
+        return self._page(JobRecord, schema.jobs, owner, where, after, limit, newest_first=True)
+
+    def unfinished_jobs(self) -> list[JobRecord]:
+        """Every job that a workflow should be acting for, oldest first."""
+        waiting = schema.jobs.c.status.not_in(TERMINAL | {"paused"})
+        rows = self._all(sa.select(schema.jobs).where(waiting).order_by(schema.jobs.c.seq))
+        return [JobRecord(**row) for row in rows]
+
+    def count_jobs(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        rows = self._all(
+            sa.select(schema.jobs.c.status, sa.func.count().label("number")).group_by(schema.jobs.c.status)
+        )
+        return {row["status"]: row["number"] for row in rows}
+
+    def move_job(self, job_id: str, to: JobStatus, *, attempt: int | None = None, **changes: Any) -> bool:
+        """Move a job to `to` with other `changes`, if that is legal now (and `attempt` is its attempt); says whether.
+
+        Of several who try at once, one succeeds.
+        """
+        table = schema.jobs
+        where = [table.c.id == job_id, table.c.status.in_(sources(to))]
+        if attempt is not None:
+            where.append(table.c.attempt == attempt)
+        if to in TERMINAL:
+            changes["finished_at"] = time.time()
+        return self._write(sa.update(table).where(*where).values(status=to, **changes)) == 1
+
+    def update_job(self, job_id: str, **changes: Any) -> None:
+        """Change facts of a job other than its state."""
+        self._write(sa.update(schema.jobs).where(schema.jobs.c.id == job_id).values(**changes))
+
+    # events
+
+    def add_event(self, job_id: str, message: str, *, level: str = "info", once: str | None = None) -> None:
+        """Record what happened; `once` names the occasion, so a step that is done again does not say it twice."""
+        event_id = new_id("ftevent-") if once is None else f"ftevent-{job_id.removeprefix('ftjob-')}-{once}"
+        try:
+            self._insert(schema.events, id=event_id, job=job_id, created_at=time.time(), level=level, message=message)
+        except sa.exc.IntegrityError:
+            if once is None:
+                raise
+
+    def events(self, job_id: str) -> list[EventRecord]:
+        """What happened to a job, oldest first."""
+        table = schema.events
+        return [
+            EventRecord(**row) for row in self._all(sa.select(table).where(table.c.job == job_id).order_by(table.c.seq))
+        ]
+
+    # models
+
+    def add_model(self, owner: str, model_id: str, *, base: str, job: str) -> None:
+        """Remember a fine-tuned model; doing it again changes nothing."""
+        try:
+            self._insert(schema.models, id=model_id, owner=owner, base=base, job=job, created_at=time.time())
+        except sa.exc.IntegrityError:
+            return
+
+    def find_model(self, owner: str, model_id: str) -> ModelRecord | None:
+        """`owner`'s fine-tuned model, if there is one of that name."""
+        row = self._owned(schema.models, owner, model_id)
+        return None if row is None else ModelRecord(**row)
+
+    def list_models(self, owner: str) -> list[ModelRecord]:
+        """`owner`'s fine-tuned models, oldest first."""
+        table = schema.models
+        return [
+            ModelRecord(**row)
+            for row in self._all(sa.select(table).where(table.c.owner == owner).order_by(table.c.created_at))
+        ]
+
+    def delete_model(self, owner: str, model_id: str) -> bool:
+        """Forget a fine-tuned model; False when `owner` has none of that name."""
+        table = schema.models
+        return self._write(sa.delete(table).where(table.c.id == model_id, table.c.owner == owner)) == 1
+
+    # the few statements that all of the above are made of
+
+    def _insert(self, table: sa.Table, **values: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(table).values(**values))
+
+    def _write(self, statement: sa.Update | sa.Delete) -> int:
+        with self._engine.begin() as connection:
+            return connection.execute(statement).rowcount
+
+    def _one(self, statement: sa.Select[Any]) -> dict[str, Any] | None:
+        rows = self._all(statement.limit(1))
+        return rows[0] if rows else None
+
+    def _all(self, statement: sa.Select[Any]) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def _owned(self, table: sa.Table, owner: str, row_id: str) -> dict[str, Any] | None:
+        return self._one(sa.select(table).where(table.c.id == row_id, table.c.owner == owner))
+
+    def _page(
+        self,
+        record: type[_Record],
+        table: sa.Table,
+        owner: str,
+        where: Sequence[sa.ColumnElement[bool]],
+        after: str | None,
+        limit: int,
+        newest_first: bool,
+    ) -> Page[_Record]:
+        conditions = [table.c.owner == owner, *where]
+        if after is not None:
+            cursor = self._owned(table, owner, after)
+            if cursor is None:
+                raise RequestError(f"after: no such id: {after}", code="invalid_cursor", param="after")
+            seq = cursor["seq"]
+            conditions.append(table.c.seq < seq if newest_first else table.c.seq > seq)
+        order = table.c.seq.desc() if newest_first else table.c.seq
+        rows = self._all(sa.select(table).where(*conditions).order_by(order).limit(limit + 1))
+        return Page([record(**row) for row in rows[:limit]], len(rows) > limit)
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id: 96 random bits behind `prefix`."""
+    return prefix + secrets.token_hex(12)
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    """WAL lets readers go on beside a writer; FULL syncs each commit, so what a client was told survives a crash."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _cause(error: sa.exc.SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", None) or error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
