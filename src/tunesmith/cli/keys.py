@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunesmith.cli.output import json_option, print_json
-from tunesmith.cli.serve import data_dir_option, database_option, needs_server_extra
+from tunesmith.cli.serve import data_dir_option, database_option, server_extra
 from tunesmith.errors import SpecError
 from tunesmith.server.settings import ServerSettings, database_url
 
@@ -32,7 +32,8 @@ def command() -> None:
 def create(owner: str, data_dir: str, database: str | None, as_json: bool) -> None:
     """Make a key for OWNER and print it once; keys of the same owner share files, jobs and models."""
     store = _store(data_dir, database)
-    from tunesmith.server.auth import create_key
+    with server_extra():
+        from tunesmith.server.auth import create_key
 
     key = create_key(store, owner)
     if as_json:
@@ -71,8 +72,8 @@ def revoke(key_id: str, data_dir: str, database: str | None) -> None:
 
 
 def _store(data_dir: str, database: str | None) -> "Store":
-    needs_server_extra()
-    from tunesmith.server.run import open_store
+    with server_extra():
+        from tunesmith.server.run import open_store
 
     folder = Path(data_dir)
     return open_store(ServerSettings(data_dir=folder, database=database_url(database, folder)))

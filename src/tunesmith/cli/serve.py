@@ -1,9 +1,12 @@
 """`tunesmith serve`: the OpenAI-compatible server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from tunesmith.errors import MissingDependencyError
 from tunesmith.server.settings import REQUESTS_PER_MINUTE, ServerSettings, database_url
 
 DATA_DIR = "tunesmith-data"
@@ -53,8 +56,9 @@ def command(
     The embedded model is always there, as `embedded`. On its first start it prints an API key; `tunesmith keys`
     makes more.
     """
-    serve = needs_server_extra()
-    from tunesmith.server.catalogue import parse_model
+    with server_extra():
+        from tunesmith.server.catalogue import parse_model
+        from tunesmith.server.run import serve
 
     folder = Path(data_dir)
     settings = ServerSettings(
@@ -72,17 +76,15 @@ def command(
     serve(settings, _announce)
 
 
-def needs_server_extra():  # type: ignore[no-untyped-def]
-    """`tunesmith.server.run.serve`. Raises MissingDependencyError that names the extra."""
-    from tunesmith.errors import MissingDependencyError
-
+@contextmanager
+def server_extra() -> Iterator[None]:
+    """Around an import of the server: raises MissingDependencyError that names the extra."""
     try:
-        from tunesmith.server.run import serve
-    except ImportError as error:
+        yield
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"serving needs {error.name}; install it with: pip install 'tunesmith[server]'"
         ) from error
-    return serve
 
 
 def _announce(address: str, first_key: str | None) -> None:
