@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.server.api import chat, completions, errors, files, models
+from tunesmith.server.api import chat, completions, errors, files, jobs, models
 from tunesmith.server.api.dependencies import ServiceOf
 from tunesmith.server.errors import RequestError
 from tunesmith.server.service import Service
@@ -59,7 +59,7 @@ def create_app(service: Service, lifespan: Callable[[], AbstractAsyncContextMana
     )
     app.state.service = service
     errors.install(app)
-    for router in (files.router, models.router, chat.router, completions.router):
+    for router in (files.router, jobs.router, models.router, chat.router, completions.router):
         app.include_router(router)
 
     @app.get("/healthz", tags=["Operation"], summary="Whether the server and its database answer")

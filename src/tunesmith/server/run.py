@@ -19,6 +19,7 @@ from tunesmith.server.metrics import Metrics
 from tunesmith.server.service import Service
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
+from tunesmith.server.workflow import JobRunner
 
 FIRST_OWNER = "default"
 """Whose key is made when a server starts without any."""
@@ -52,6 +53,7 @@ def serve(settings: ServerSettings, announce: Callable[[str, str | None], None])
         listener = _listen(settings.host, settings.port)
         stack.callback(listener.close)
         first_key = None if store.list_keys() else create_key(store, FIRST_OWNER)
+        runner = JobRunner(settings, store, catalogue)
         service = Service(
             settings=settings,
             store=store,
@@ -59,8 +61,11 @@ def serve(settings: ServerSettings, announce: Callable[[str, str | None], None])
             audit=AuditLog(settings.audit_log),
             limiter=RateLimiter(settings.requests_per_minute),
             metrics=Metrics(store, catalogue),
+            runner=runner,
         )
         logs.install()
+        runner.start()
+        stack.callback(runner.stop)
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service),

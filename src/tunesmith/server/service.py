@@ -8,6 +8,7 @@ from tunesmith.server.limits import RateLimiter
 from tunesmith.server.metrics import Metrics
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
+from tunesmith.server.workflow import JobRunner
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,4 @@ class Service:
     audit: AuditLog
     limiter: RateLimiter
     metrics: Metrics
+    runner: JobRunner

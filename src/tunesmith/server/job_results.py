@@ -1,0 +1,99 @@
+"""What a job leaves to its owner: the model under its name, and the step metrics as a CSV file."""
+
+import csv
+import io
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from tunesmith.run_folder import RunFolder
+from tunesmith.server import files
+from tunesmith.server.settings import ServerSettings
+from tunesmith.server.store import JobRecord, Store
+from tunesmith.server.trainer import JobFolder
+from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent
+
+COLUMNS = ("step", "train_loss", "valid_loss", "learning_rate", "grad_norm", "tokens")
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step as it was logged; `time` is in Unix seconds, `valid_loss` None where nothing was validated."""
+
+    step: int
+    total_steps: int
+    time: float
+    train_loss: float
+    valid_loss: float | None
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+
+
+def register(settings: ServerSettings, store: Store, job: JobRecord, folder: JobFolder, attempt: int) -> None:
+    """Give the model its name and the job its end. Doing it again, after a crash in the middle, changes nothing."""
+    model = model_name(job)
+    result = f"file-{job.id.removeprefix('ftjob-')}"
+    store.add_model(job.owner, model, base=job.model, job=job.id)
+    files.add_result(
+        settings, store, job.owner, file_id=result, filename="step_metrics.csv", data=metrics_csv(folder.run)
+    )
+    if store.move_job(job.id, "succeeded", attempt=attempt, fine_tuned_model=model, result_file=result):
+        store.add_event(job.id, f"New fine-tuned model created: {model}", once="created")
+        store.add_event(job.id, "The job has successfully completed", once="succeeded")
+    elif store.job(job.id).status != "succeeded":  # cancelled at the last moment
+        store.delete_model(job.owner, model)
+
+
+def model_name(job: JobRecord) -> str:
+    """`ft:base:org:suffix:id`, the suffix empty where none was asked for."""
+    return f"ft:{job.model}:{job.owner}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')[:8]}"
+
+
+def step_metrics(run: RunFolder) -> list[StepMetrics]:
+    """The steps of a run so far, in order; empty before the first."""
+    found: list[StepMetrics] = []
+    now, total = 0.0, 0
+    for event in read_events(run):
+        match event:
+            case StartEvent():
+                now, total = event.time, event.total_steps
+            case StepEvent():
+                now += event.seconds
+                found.append(
+                    StepMetrics(
+                        event.step,
+                        total,
+                        now,
+                        event.loss,
+                        None,
+                        event.learning_rate,
+                        event.grad_norm,
+                        event.tokens,
+                    )
+                )
+            case EvalEvent():
+                now += event.seconds
+                if found and found[-1].step == event.step:
+                    found[-1] = replace(found[-1], valid_loss=event.loss)
+            case _:
+                pass
+    return found
+
+
+def read_events(run: RunFolder) -> list[Event]:
+    """The run's event log; a last line that is still being written is left out."""
+    if not run.events.is_file():
+        return []
+    lines = run.events.read_bytes().split(b"\n")[:-1]
+    decoder = msgspec.json.Decoder(Event)
+    return [decoder.decode(line) for line in lines]
+
+
+def metrics_csv(run: RunFolder) -> bytes:
+    """The steps as CSV, a row each."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(vars(step) for step in step_metrics(run))  # the csv module writes None as nothing
+    return text.getvalue().encode()

@@ -1,0 +1,222 @@
+"""Fine-tuning jobs as their owners deal with them: create, look at, pause, resume, cancel.
+
+Plain functions of the service, without HTTP: the API and the dashboard both call these.
+"""
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tunesmith.server import job_plan
+from tunesmith.server.errors import RequestError
+from tunesmith.server.files import PURPOSE
+from tunesmith.server.job_results import step_metrics
+from tunesmith.server.service import Service
+from tunesmith.server.states import TERMINAL, JobStatus
+from tunesmith.server.store import JobRecord
+from tunesmith.server.trainer import JobFolder
+
+_SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a job asks for. `hyperparameters` are OpenAI's, each a number or `"auto"`."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    method: Literal["supervised", "dpo", "reinforcement"] = "supervised"
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str | None = None
+    seed: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened: a message, or the metrics of a step."""
+
+    id: str
+    created_at: float
+    level: str
+    message: str
+    type: Literal["message", "metrics"]
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class JobCheckpoint:
+    """A state of the model that was kept; losses in nats per token."""
+
+    id: str
+    created_at: float
+    step: int
+    model: str
+    train_loss: float | None
+    valid_loss: float | None
+
+
+def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
+    """Accept a job; its files are validated and its run planned in the background. Raises RequestError."""
+    service.catalogue.base_reference(request.model)
+    job_plan.check_method(request.method)
+    for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
+        if file_id is not None:
+            _check_file(service, owner, param, file_id)
+    if request.suffix is not None and not _SUFFIX.fullmatch(request.suffix):
+        raise RequestError(
+            "suffix: use up to 64 letters, digits, dots, hyphens and underscores, beginning with a letter or digit",
+            code="invalid_value",
+            param="suffix",
+        )
+    job = service.store.add_job(
+        owner,
+        model=request.model,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        suffix=request.suffix,
+        seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
+        method={"type": request.method},
+        hyperparameters=dict(request.hyperparameters),
+        metadata=dict(request.metadata),
+    )
+    service.store.add_event(job.id, f"Created fine-tuning job: {job.id}", once="created-job")
+    service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
+    service.runner.submit(job)
+    return job
+
+
+def cancel_job(service: Service, owner: str, job_id: str) -> JobRecord:
+    """Cancel a job that has not ended; its trainer stops after the step under way. Raises RequestError 404 or 409."""
+    return _move(service, owner, job_id, "cancelled", "cancel", "Fine-tuning job was cancelled")
+
+
+def pause_job(service: Service, owner: str, job_id: str) -> JobRecord:
+    """Pause a queued or running job; its trainer keeps a checkpoint. Raises RequestError 404 or 409."""
+    return _move(service, owner, job_id, "paused", "pause", "Fine-tuning job was paused")
+
+
+def resume_job(service: Service, owner: str, job_id: str) -> JobRecord:
+    """Queue a paused job again; it goes on from its checkpoint. Raises RequestError 404 or 409."""
+    before = service.store.get_job(owner, job_id)
+    job = _move(service, owner, job_id, "queued", "resume", "Fine-tuning job was resumed", attempt=before.attempt + 1)
+    service.runner.submit(job)
+    return job
+
+
+def delete_job_folder(service: Service, job: JobRecord) -> None:
+    """Remove what a job that has ended left on the disk."""
+    if job.status in TERMINAL:
+        shutil.rmtree(service.settings.jobs_dir / job.id, ignore_errors=True)
+
+
+def job_folder(service: Service, job: JobRecord) -> JobFolder:
+    """The folder that a job works in."""
+    return JobFolder(service.settings.jobs_dir / job.id)
+
+
+def job_events(service: Service, job: JobRecord) -> list[JobEvent]:
+    """All events of a job, newest first: messages from the store, metrics from the run's own log."""
+    messages = [
+        JobEvent(event.id, event.created_at, event.level, event.message, "message", {})
+        for event in service.store.events(job.id)
+    ]
+    short = job.id.removeprefix("ftjob-")
+    metrics = [
+        JobEvent(
+            f"ftevent-{short}-step-{step.step}",
+            step.time,
+            "info",
+            _step_message(step.step, step.total_steps, step.train_loss, step.valid_loss),
+            "metrics",
+            {
+                "step": step.step,
+                "total_steps": step.total_steps,
+                "train_loss": step.train_loss,
+                "valid_loss": step.valid_loss,
+                "learning_rate": step.learning_rate,
+            },
+        )
+        for step in step_metrics(job_folder(service, job).run)
+    ]
+    return sorted([*messages, *metrics], key=lambda event: event.created_at, reverse=True)
+
+
+def job_checkpoints(service: Service, job: JobRecord) -> list[JobCheckpoint]:
+    """The checkpoints of a job, newest first."""
+    run = job_folder(service, job).run
+    by_step = {step.step: step for step in step_metrics(run)}
+    found = []
+    for path in run.checkpoints.glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if number.isdigit():
+            step = by_step.get(int(number))
+            found.append(
+                JobCheckpoint(
+                    id=f"ftckpt-{job.id.removeprefix('ftjob-')}-{number}",
+                    created_at=path.stat().st_mtime,
+                    step=int(number),
+                    model=checkpoint_model(job, int(number)),
+                    train_loss=None if step is None else step.train_loss,
+                    valid_loss=None if step is None else step.valid_loss,
+                )
+            )
+    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
+
+
+def estimated_finish(service: Service, job: JobRecord) -> float | None:
+    """When a running job should end, in Unix seconds, from the rate of its latest steps; None before there is any."""
+    if job.status != "running":
+        return None
+    steps = step_metrics(job_folder(service, job).run)[-RATE_STEPS:]
+    if len(steps) < 2:
+        return None
+    seconds = (steps[-1].time - steps[0].time) / (len(steps) - 1)
+    return time.time() + seconds * (steps[-1].total_steps - steps[-1].step)
+
+
+RATE_STEPS = 20
+"""Latest steps that an estimate rests on."""
+
+
+def checkpoint_model(job: JobRecord, step: int) -> str:
+    """The model name of a checkpoint, as OpenAI forms it."""
+    from tunesmith.server.job_results import model_name
+
+    return f"{model_name(job)}:ckpt-step-{step}"
+
+
+def _check_file(service: Service, owner: str, param: str, file_id: str) -> None:
+    try:
+        record = service.store.get_file(owner, file_id)
+    except RequestError as error:
+        raise RequestError(f"{param}: no such file: {file_id}", code="file_not_found", param=param) from error
+    if record.purpose != PURPOSE:
+        raise RequestError(
+            f"{param}: {file_id} has purpose {record.purpose}; upload it with purpose {PURPOSE}",
+            code="invalid_file_purpose",
+            param=param,
+        )
+
+
+def _move(
+    service: Service, owner: str, job_id: str, to: JobStatus, verb: str, message: str, **changes: Any
+) -> JobRecord:
+    job = service.store.get_job(owner, job_id)
+    if not service.store.move_job(job.id, to, **changes):
+        status = service.store.get_job(owner, job_id).status
+        raise RequestError(
+            f"Cannot {verb} job {job_id}: it is {status}", status=409, code="invalid_job_state", param="id"
+        )
+    service.store.add_event(job.id, message)
+    return service.store.get_job(owner, job_id)
+
+
+def _step_message(step: int, total: int, train_loss: float, valid_loss: float | None) -> str:
+    validation = "" if valid_loss is None else f", validation loss={valid_loss:.4f}"
+    return f"Step {step}/{total}: training loss={train_loss:.4f}{validation}"
