@@ -65,5 +65,5 @@ def test_of_many_who_make_the_same_move_one_succeeds(store: Store) -> None:
 
 def test_a_move_for_another_attempt_is_refused(store: Store) -> None:
     job = job_in(store, "queued")
-    assert not store.move_job(job.id, "running", attempt=job.attempt + 1)
-    assert store.move_job(job.id, "running", attempt=job.attempt)
+    assert not store.move_job(job.id, "running", of_attempt=job.attempt + 1)
+    assert store.move_job(job.id, "running", of_attempt=job.attempt)

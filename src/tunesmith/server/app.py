@@ -7,8 +7,6 @@ one structured log line, one observation for Prometheus.
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI, Response
@@ -38,22 +36,12 @@ UPLOAD_OVERHEAD_BYTES = 2**16
 _log = logging.getLogger("tunesmith.server.access")
 
 
-def create_app(service: Service, lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None) -> FastAPI:
-    """The application over `service`; `lifespan` starts and stops what lives beside it."""
-
-    @asynccontextmanager
-    async def live(_app: FastAPI) -> AsyncIterator[None]:
-        if lifespan is None:
-            yield
-            return
-        async with lifespan():
-            yield
-
+def create_app(service: Service) -> FastAPI:
+    """The application over `service`."""
     app = FastAPI(
         title="Tunesmith",
         version=version("tunesmith"),
         summary="OpenAI-compatible fine-tuning and inference on your own machine.",
-        lifespan=live,
         docs_url=None,
         redoc_url=None,
     )

@@ -3,6 +3,7 @@
 A model id is only ever looked up, never turned into a path: what is not in one of these lists does not exist.
 """
 
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from pathlib import Path
 from tunesmith.errors import ModelError, SpecError
 from tunesmith.models.load import EMBEDDED, load_model, load_tokenizer, resolve_model
 from tunesmith.run_folder import RunFolder
+from tunesmith.server.checkpoint_adapter import checkpoint_adapter, remove_checkpoint_adapters
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import Adapter, Generator
 from tunesmith.server.settings import ServerSettings
@@ -19,6 +21,9 @@ from tunesmith.server.store import ModelRecord, Store
 
 MAX_LOADED = 2
 """Base models kept in memory; an idle one makes room for the next."""
+
+CHECKPOINT = ":ckpt-step-"
+"""Between a fine-tuned model's name and the step of one of its checkpoints, as OpenAI names them."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,19 @@ class Catalogue:
         bases = self.bases()
         if model_id in bases:
             return ServedModel(model_id, bases[model_id], None)
-        record = self._store.find_model(owner, model_id)
+        name, checkpoint, step = model_id.partition(CHECKPOINT)
+        record = self._store.find_model(owner, name)
         if record is None or record.base not in bases:
             raise _missing(model_id)
         run = self.run_folder(record)
-        if run.model.is_dir():
+        if run.model.is_dir() and not checkpoint:
             return ServedModel(model_id, str(run.model), None)
-        return ServedModel(model_id, bases[record.base], Adapter(model_id, run.adapter))
+        adapter: Path | None = run.adapter
+        if checkpoint:
+            adapter = checkpoint_adapter(run, int(step)) if step.isdecimal() else None
+        if adapter is None:
+            raise _missing(model_id)
+        return ServedModel(model_id, bases[record.base], Adapter(model_id, adapter))
 
     def generator(self, served: ServedModel) -> Generator:
         """The generator over the model's base, loading it when it is the first to be asked for (seconds to minutes)."""
@@ -113,8 +124,6 @@ class Catalogue:
 
     def delete(self, owner: str, model_id: str) -> None:
         """Forget a fine-tuned model and remove its weights. Raises RequestError 404, or 403 for a base model."""
-        import shutil
-
         record = self._store.find_model(owner, model_id)
         if record is None:
             if model_id in self.bases():
@@ -124,6 +133,7 @@ class Catalogue:
         for generator in self.generators():
             generator.forget(model_id)
         run = self.run_folder(record)
+        remove_checkpoint_adapters(run)
         for weights in (run.adapter, run.model, run.merged, run.checkpoints):
             shutil.rmtree(weights, ignore_errors=True)
 

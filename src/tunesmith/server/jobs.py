@@ -5,20 +5,23 @@ Plain functions of the service, without HTTP: the API and the dashboard both cal
 
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tunesmith.server import job_plan
+from tunesmith.server.catalogue import CHECKPOINT
 from tunesmith.server.errors import RequestError
 from tunesmith.server.files import PURPOSE
-from tunesmith.server.job_results import step_metrics
+from tunesmith.server.job_results import model_name, step_metrics
 from tunesmith.server.service import Service
-from tunesmith.server.states import TERMINAL, JobStatus
+from tunesmith.server.states import JobStatus
 from tunesmith.server.store import JobRecord
 from tunesmith.server.trainer import JobFolder
+
+RATE_STEPS = 20
+"""Latest steps that an estimate of the end rests on."""
 
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -109,12 +112,6 @@ def resume_job(service: Service, owner: str, job_id: str) -> JobRecord:
     return job
 
 
-def delete_job_folder(service: Service, job: JobRecord) -> None:
-    """Remove what a job that has ended left on the disk."""
-    if job.status in TERMINAL:
-        shutil.rmtree(service.settings.jobs_dir / job.id, ignore_errors=True)
-
-
 def job_folder(service: Service, job: JobRecord) -> JobFolder:
     """The folder that a job works in."""
     return JobFolder(service.settings.jobs_dir / job.id)
@@ -180,15 +177,9 @@ def estimated_finish(service: Service, job: JobRecord) -> float | None:
     return time.time() + seconds * (steps[-1].total_steps - steps[-1].step)
 
 
-RATE_STEPS = 20
-"""Latest steps that an estimate rests on."""
-
-
 def checkpoint_model(job: JobRecord, step: int) -> str:
     """The model name of a checkpoint, as OpenAI forms it."""
-    from tunesmith.server.job_results import model_name
-
-    return f"{model_name(job)}:ckpt-step-{step}"
+    return f"{model_name(job)}{CHECKPOINT}{step}"
 
 
 def _check_file(service: Service, owner: str, param: str, file_id: str) -> None:

@@ -1,6 +1,7 @@
 """Starts and stops a server: opens what it stands on, listens, and shuts down in order on SIGTERM or Ctrl-C."""
 
 import fcntl
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -76,6 +77,9 @@ def serve(settings: ServerSettings, announce: Callable[[str, str | None], None])
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         announce(f"http://{host}:{listener.getsockname()[1]}/v1", first_key)
+        # uvicorn raises the signal that stopped it once more when it is done; what is on the stack must still happen.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
         server.run(sockets=[listener])
 
 

@@ -251,15 +251,15 @@ class Store:
         )
         return {row["status"]: row["number"] for row in rows}
 
-    def move_job(self, job_id: str, to: JobStatus, *, attempt: int | None = None, **changes: Any) -> bool:
-        """Move a job to `to` with other `changes`, if that is legal now (and `attempt` is its attempt); says whether.
+    def move_job(self, job_id: str, to: JobStatus, *, of_attempt: int | None = None, **changes: Any) -> bool:
+        """Move a job to `to` together with other `changes`; says whether that was legal.
 
-        Of several who try at once, one succeeds.
+        With `of_attempt`, only a job in that attempt is moved. Of several who try at once, one succeeds.
         """
         table = schema.jobs
         where = [table.c.id == job_id, table.c.status.in_(sources(to))]
-        if attempt is not None:
-            where.append(table.c.attempt == attempt)
+        if of_attempt is not None:
+            where.append(table.c.attempt == of_attempt)
         if to in TERMINAL:
             changes["finished_at"] = time.time()
         return self._write(sa.update(table).where(*where).values(status=to, **changes)) == 1

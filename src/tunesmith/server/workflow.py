@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, DBOSPortableJSONSerializer, SetWorkflowID
+from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
 from tunesmith import storage
 from tunesmith.dataset.conversation import Conversation
@@ -93,16 +93,15 @@ class JobRunner(DBOSConfiguredInstance):
             with SetWorkflowID(f"{job.id}.prepare"):
                 DBOS.enqueue_workflow(PREPARE_QUEUE, self.prepare, job.id)
         else:
-            with SetWorkflowID(f"{job.id}.{job.attempt}"):
+            # Older jobs first, whichever was validated sooner or paused in between.
+            with SetWorkflowID(f"{job.id}.{job.attempt}"), SetEnqueueOptions(priority=job.seq):
                 DBOS.enqueue_workflow(TRAIN_QUEUE, self.fine_tune, job.id, job.attempt)
 
     @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(self, job_id: str) -> None:
         """validate → plan → queued."""
         if self._plan(job_id):
-            job = self._store.job(job_id)
-            with SetWorkflowID(f"{job_id}.{job.attempt}"):
-                DBOS.enqueue_workflow(TRAIN_QUEUE, self.fine_tune, job_id, job.attempt)
+            self.submit(self._store.job(job_id))
 
     @DBOS.workflow(name="fine_tune", max_recovery_attempts=None)
     def fine_tune(self, job_id: str, attempt: int) -> None:
@@ -139,7 +138,7 @@ class JobRunner(DBOSConfiguredInstance):
 
     def _begin(self, job_id: str, attempt: int) -> bool:
         """Move the job to running, if this attempt may; after a restart it already is."""
-        if self._store.move_job(job_id, "running", attempt=attempt):
+        if self._store.move_job(job_id, "running", of_attempt=attempt):
             self._store.add_event(job_id, "Fine-tuning job started", once=f"started-{attempt}")
             return True
         return self._wanted(job_id, attempt)

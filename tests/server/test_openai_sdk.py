@@ -1,0 +1,307 @@
+"""The official `openai` client, unmodified, against a real server process on loopback."""
+
+import json
+import time
+
+import httpx
+import openai
+import pytest
+from running_server import RunningServer, ticket_rows, wait_until
+
+pytestmark = pytest.mark.slow
+
+HELLO = [{"role": "user", "content": "Hello?"}]
+
+
+@pytest.fixture(scope="module")
+def job(client: openai.OpenAI) -> openai.types.fine_tuning.FineTuningJob:
+    """A small job, run to its end."""
+    training = client.files.create(file=("train.jsonl", ticket_rows(24)), purpose="fine-tune")
+    validation = client.files.create(file=("valid.jsonl", ticket_rows(30)[len(ticket_rows(24)) :]), purpose="fine-tune")
+    made = client.fine_tuning.jobs.create(
+        model="gpt-4o-mini",
+        training_file=training.id,
+        validation_file=validation.id,
+        suffix="desk",
+        seed=3,
+        metadata={"team": "support"},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}}},
+    )
+    assert made.status in ("validating_files", "queued")
+    return wait_until(lambda: _ended(client, made.id))  # type: ignore[no-any-return]
+
+
+def _ended(client: openai.OpenAI, job_id: str) -> openai.types.fine_tuning.FineTuningJob | None:
+    now = client.fine_tuning.jobs.retrieve(job_id)
+    return now if now.status in ("succeeded", "failed", "cancelled") else None
+
+
+def test_a_job_ends_with_a_model_metrics_and_its_account(
+    client: openai.OpenAI, job: openai.types.fine_tuning.FineTuningJob
+) -> None:
+    assert job.status == "succeeded", job.error
+    assert job.fine_tuned_model
+    assert job.fine_tuned_model.startswith("ft:gpt-4o-mini:tester:desk:")
+    assert job.trained_tokens
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (2, 8)
+    assert job.hyperparameters.learning_rate_multiplier == 1.0
+    assert job.seed == 3
+    assert job.metadata == {"team": "support"}
+    assert job.finished_at
+    metrics = client.files.content(job.result_files[0]).text.splitlines()
+    assert metrics[0].startswith("step,train_loss,valid_loss")
+    assert len(metrics) == 1 + 6
+    assert client.files.retrieve(job.result_files[0]).purpose == "fine-tune-results"
+
+
+def test_events_and_checkpoints_page_through_to_the_end(
+    client: openai.OpenAI, job: openai.types.fine_tuning.FineTuningJob
+) -> None:
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
+    assert len({event.id for event in events}) == len(events)
+    assert events[0].message == "The job has successfully completed"
+    assert events[-1].message == f"Created fine-tuning job: {job.id}"
+    assert [event.created_at for event in events] == sorted((e.created_at for e in events), reverse=True)
+    assert sum(event.type == "metrics" for event in events) == 6
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    assert checkpoints[0].step_number == 6
+    assert checkpoints[0].metrics.full_valid_loss
+
+
+def test_the_tuned_model_and_its_base_answer_beside_each_other(
+    client: openai.OpenAI, job: openai.types.fine_tuning.FineTuningJob
+) -> None:
+    assert job.fine_tuned_model in [model.id for model in client.models.list()]
+    checkpoint = next(iter(client.fine_tuning.jobs.checkpoints.list(job.id))).fine_tuned_model_checkpoint
+    for model in (job.fine_tuned_model, "embedded", checkpoint, job.fine_tuned_model):
+        reply = client.chat.completions.create(model=str(model), messages=HELLO, max_tokens=4, temperature=0)
+        assert reply.model == model
+        assert reply.usage
+        assert reply.usage.completion_tokens <= 4
+
+
+def test_jobs_belong_to_their_owner(
+    server: RunningServer, client: openai.OpenAI, job: openai.types.fine_tuning.FineTuningJob
+) -> None:
+    stranger = server.client("stranger")
+    assert list(stranger.fine_tuning.jobs.list()) == []
+    for look in (
+        lambda: stranger.fine_tuning.jobs.retrieve(job.id),
+        lambda: stranger.fine_tuning.jobs.cancel(job.id),
+        lambda: stranger.fine_tuning.jobs.list_events(job.id),
+        lambda: stranger.files.content(job.training_file),
+        lambda: stranger.models.retrieve(str(job.fine_tuned_model)),
+        lambda: stranger.models.delete(str(job.fine_tuned_model)),
+        lambda: stranger.chat.completions.create(model=str(job.fine_tuned_model), messages=HELLO),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            look()
+    assert [one.id for one in client.fine_tuning.jobs.list(metadata={"team": "support"})] == [job.id]
+
+
+def test_a_job_that_has_ended_can_be_neither_cancelled_nor_paused(
+    client: openai.OpenAI, job: openai.types.fine_tuning.FineTuningJob
+) -> None:
+    for act in (client.fine_tuning.jobs.cancel, client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume):
+        with pytest.raises(openai.ConflictError) as error:
+            act(job.id)
+        assert error.value.code == "invalid_job_state"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": "nothing"}, "model"),
+        ({"training_file": "file-none"}, "training_file"),
+        ({"validation_file": "../../etc/passwd"}, "validation_file"),
+        ({"suffix": "no/slashes"}, "suffix"),
+        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+        ({"method": {"type": "magic"}}, "method.type"),
+        ({"extra_body": {"surprise": 1}}, "surprise"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused_with_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:
+    file = client.files.create(file=("train.jsonl", ticket_rows(12)), purpose="fine-tune")
+    with pytest.raises(openai.BadRequestError) as error:
+        client.fine_tuning.jobs.create(**({"model": "embedded", "training_file": file.id} | change))
+    assert str(error.value.param).startswith(param)
+    client.files.delete(file.id)
+
+
+def test_files_go_round_and_pages_add_up(server: RunningServer) -> None:
+    client = server.client("pager")
+    made = [client.files.create(file=(f"{n}.jsonl", ticket_rows(2)), purpose="fine-tune") for n in range(5)]
+    assert client.files.content(made[0].id).read() == ticket_rows(2)
+    assert client.files.retrieve(made[0].id).bytes == len(ticket_rows(2))
+    assert [file.id for file in client.files.list(limit=2)] == [file.id for file in reversed(made)]
+    assert [file.id for file in client.files.list(limit=2, order="asc")] == [file.id for file in made]
+    assert client.files.delete(made[0].id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(made[0].id)
+
+
+def test_a_broken_row_is_told_with_its_line_and_column(client: openai.OpenAI) -> None:
+    rows = ticket_rows(1) + b'{"messages": [{"role": "usr", "content": "?"}]}\n'
+    with pytest.raises(openai.BadRequestError, match=r"my rows.jsonl:2:24: \$.messages\[0\].role") as error:
+        client.files.create(file=("../../my rows.jsonl", rows), purpose="fine-tune")
+    assert (error.value.param, error.value.code) == ("file", "invalid_training_file")
+
+
+@pytest.mark.parametrize(("name", "rows"), [("empty.jsonl", b""), ("x.parquet", b"not parquet"), ("x.json", b"[1")])
+def test_a_file_that_is_no_data_is_refused(client: openai.OpenAI, name: str, rows: bytes) -> None:
+    with pytest.raises(openai.BadRequestError, match=name):
+        client.files.create(file=(name, rows), purpose="fine-tune")
+
+
+def test_the_same_seed_gives_the_same_text_and_n_gives_n_choices(client: openai.OpenAI) -> None:
+    ask = {"model": "embedded", "messages": HELLO, "max_tokens": 12, "seed": 11, "n": 3, "temperature": 1.0}
+    first, again = (client.chat.completions.create(**ask) for _ in range(2))  # type: ignore[call-overload]
+    texts = [choice.message.content for choice in first.choices]
+    assert texts == [choice.message.content for choice in again.choices]
+    assert [choice.index for choice in first.choices] == [0, 1, 2]
+
+
+def test_a_stream_says_what_the_whole_reply_says(client: openai.OpenAI) -> None:
+    ask = {"model": "embedded", "messages": HELLO, "max_tokens": 16, "temperature": 0, "logprobs": True}
+    whole = client.chat.completions.create(**ask)  # type: ignore[call-overload]
+    stream = client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True})  # type: ignore[call-overload]
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+    streamed = [
+        token for chunk in chunks[:-1] if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.content
+    ]
+    assert [token.token for token in streamed] == [token.token for token in whole.choices[0].logprobs.content]
+
+
+def test_logprobs_are_those_of_the_chosen_token_and_its_rivals(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(
+        model="embedded", messages=HELLO, max_tokens=3, temperature=0, logprobs=True, top_logprobs=3
+    )
+    assert reply.choices[0].logprobs
+    for token in reply.choices[0].logprobs.content or []:
+        assert len(token.top_logprobs) == 3
+        assert token.logprob == max(rival.logprob for rival in token.top_logprobs)
+        assert bytes(token.bytes or []).decode() == token.token
+
+
+def test_a_stop_sequence_ends_the_reply_and_is_not_part_of_it(client: openai.OpenAI) -> None:
+    ask = {"model": "embedded", "messages": HELLO, "max_tokens": 30, "temperature": 0}
+    text = client.chat.completions.create(**ask).choices[0].message.content  # type: ignore[call-overload]
+    stop = text[3:5]
+    reply = client.chat.completions.create(**ask, stop=[stop]).choices[0]  # type: ignore[call-overload]
+    assert reply.message.content == text[: text.index(stop)]
+    assert reply.finish_reason == "stop"
+
+
+def test_a_json_object_is_one(client: openai.OpenAI) -> None:
+    for seed in range(3):
+        reply = client.chat.completions.create(
+            model="embedded", messages=HELLO, max_tokens=40, seed=seed, response_format={"type": "json_object"}
+        )
+        assert isinstance(json.loads(reply.choices[0].message.content or ""), dict)
+
+
+def test_text_completions_take_several_prompts_and_token_ids(client: openai.OpenAI) -> None:
+    ask = {"model": "embedded", "max_tokens": 5, "temperature": 0, "logprobs": 2}
+    both = client.completions.create(prompt=["The bear", "A lake"], **ask)  # type: ignore[call-overload]
+    alone = client.completions.create(prompt="A lake", **ask)  # type: ignore[call-overload]
+    assert both.choices[1].text == alone.choices[0].text
+    assert len(alone.choices[0].logprobs.token_logprobs) == 5
+    streamed = client.completions.create(prompt="A lake", stream=True, **ask)  # type: ignore[call-overload]
+    assert "".join(chunk.choices[0].text for chunk in streamed) == alone.choices[0].text
+    assert client.completions.create(prompt=[5, 6, 7], **ask).choices[0].text  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "?"}]}, "messages[0].role"),
+        ({"temperature": 3}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, "messages"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ],
+)
+def test_a_wrong_chat_request_names_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(**({"model": "embedded", "messages": HELLO} | change))
+    assert error.value.param == param
+
+
+def test_models_that_are_not_listed_do_not_exist(client: openai.OpenAI, server: RunningServer) -> None:
+    for model in ("gpt-9", "../../etc", str(server.data_dir), "meta-llama/Llama-3.1-8B"):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(model)
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model=model, messages=HELLO)
+    with pytest.raises(openai.PermissionDeniedError):
+        client.models.delete("embedded")
+
+
+def test_a_wrong_key_is_refused_and_never_logged(server: RunningServer) -> None:
+    wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-ts-0000-very-secret", max_retries=0)
+    with pytest.raises(openai.AuthenticationError) as error:
+        wrong.models.list()
+    assert error.value.request_id
+    entries = [json.loads(line) for line in (server.data_dir / "audit.jsonl").read_text().splitlines()]
+    assert entries[-1]["action"] == "auth.refused"
+    assert "very-secret" not in server.log() + (server.data_dir / "audit.jsonl").read_text()
+
+
+def test_what_clients_change_is_in_the_audit_log(server: RunningServer, client: openai.OpenAI) -> None:
+    file = client.files.create(file=("a.jsonl", ticket_rows(1)), purpose="fine-tune")
+    client.files.delete(file.id)
+    entries = [json.loads(line) for line in (server.data_dir / "audit.jsonl").read_text().splitlines()]
+    assert [entry["action"] for entry in entries if entry.get("object") == file.id] == ["file.create", "file.delete"]
+    assert {entry["owner"] for entry in entries if entry.get("object") == file.id} == {"tester"}
+
+
+def test_a_body_beyond_the_limit_is_refused_whether_or_not_it_says_its_length(server: RunningServer) -> None:
+    headers = {"authorization": f"Bearer {server.key('big')}"}
+    url = f"{server.url}/v1/chat/completions"
+    told = httpx.post(url, headers=headers, content=b" " * (9 * 2**20))
+    untold = httpx.post(url, headers=headers, content=(b" " * 2**20 for _ in range(9)))
+    assert (told.status_code, untold.status_code) == (413, 413)
+    assert untold.json()["error"]["message"]
+
+
+def test_every_answer_has_its_security_headers_and_errors_have_openais_form(server: RunningServer) -> None:
+    for path in ("/healthz", "/v1/models", "/nowhere", "/metrics"):
+        answer = httpx.get(server.url + path)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-request-id"]
+    assert set(httpx.get(f"{server.url}/nowhere").json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_metrics_count_requests_by_route_and_never_by_id(server: RunningServer, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve("file-secretname")
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'tunesmith_requests_total{method="GET",route="/v1/files/{file_id}",status="404"}' in text
+    assert "secretname" not in text
+    assert 'tunesmith_jobs{status="succeeded"}' in text
+
+
+def test_a_second_server_on_the_same_data_is_refused(server: RunningServer) -> None:
+    with pytest.raises(AssertionError, match="another server is running"):
+        RunningServer(server.data_dir)
+
+
+def test_a_client_beyond_its_rate_is_told_to_wait(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    server = RunningServer(tmp_path / "data", "--rate-limit", "3")
+    client = server.client()
+    with pytest.raises(openai.RateLimitError) as error:
+        for _ in range(5):
+            client.models.list()
+    assert int(error.value.response.headers["retry-after"]) >= 1
+    assert error.value.code == "rate_limit_exceeded"
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 60
