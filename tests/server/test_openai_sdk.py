@@ -280,6 +280,17 @@ def test_every_answer_has_its_security_headers_and_errors_have_openais_form(serv
     assert set(httpx.get(f"{server.url}/nowhere").json()["error"]) == {"message", "type", "param", "code"}
 
 
+def test_the_reference_page_names_every_path_and_needs_nothing_from_elsewhere(server: RunningServer) -> None:
+    page = httpx.get(f"{server.url}/docs")
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    assert all(path in page.text for path in document["paths"])
+    assert "max_completion_tokens" in page.text
+    assert "<script" not in page.text
+    assert "http://" not in page.text.replace(server.url, "")
+    assert "style-src 'self'" in page.headers["content-security-policy"]
+    assert httpx.get(f"{server.url}/docs/reference.css").headers["content-type"].startswith("text/css")
+
+
 def test_metrics_count_requests_by_route_and_never_by_id(server: RunningServer, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve("file-secretname")

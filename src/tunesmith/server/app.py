@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.server.api import chat, completions, errors, files, jobs, models
+from tunesmith.server.api import chat, completions, errors, files, jobs, models, reference
 from tunesmith.server.api.dependencies import ServiceOf
 from tunesmith.server.errors import RequestError
 from tunesmith.server.service import Service
@@ -29,6 +29,12 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """For answers that are data; a page that needs more sets its own policy, which is then kept."""
+
+ROUTERS = (files.router, jobs.router, models.router, chat.router, completions.router, reference.router)
+"""Everything the server answers, beside health and metrics; a page is one more router here."""
+
+UPLOAD_PATHS = frozenset({files.router.prefix})
+"""Where a body may be as long as an upload."""
 
 UPLOAD_OVERHEAD_BYTES = 2**16
 """What multipart wraps around a file."""
@@ -47,7 +53,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     errors.install(app)
-    for router in (files.router, jobs.router, models.router, chat.router, completions.router):
+    for router in ROUTERS:
         app.include_router(router)
 
     @app.get("/healthz", tags=["Operation"], summary="Whether the server and its database answer")
@@ -98,7 +104,7 @@ class _Envelope:
 
     def _body_limit(self, scope: Scope) -> int:
         settings = self._service.settings
-        upload = scope["method"] == "POST" and scope["path"].rstrip("/") == files.router.prefix
+        upload = scope["method"] == "POST" and scope["path"].rstrip("/") in UPLOAD_PATHS
         return settings.max_upload_bytes + UPLOAD_OVERHEAD_BYTES if upload else settings.max_body_bytes
 
     def _account(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:

@@ -107,9 +107,8 @@ class JobFolder(Struct, frozen=True):
 
 def main(arguments: list[str]) -> int:
     """Run a stage of the job in a folder; returns the exit code."""
-    folder, stage, slots = JobFolder(Path(arguments[0])), arguments[1], int(arguments[2])
-    if stage not in ("train", "evaluate"):
-        raise ValueError(stage)
+    folder, slots = JobFolder(Path(arguments[0])), int(arguments[2])
+    stage: Stage = "evaluate" if arguments[1] == "evaluate" else "train"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     held = _take_lock(folder.lock)
     if held is None:

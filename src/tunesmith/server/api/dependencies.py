@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
 
 from tunesmith.server.auth import Caller, authenticate
 from tunesmith.server.errors import RequestError
@@ -16,7 +17,11 @@ def service(request: Request) -> Service:
     return found
 
 
-async def caller(request: Request) -> Caller:
+_BEARER = HTTPBearer(auto_error=False, description="An API key: `sk-ts-…`")
+"""Only says in the OpenAPI document how to authenticate; `auth` does it."""
+
+
+async def caller(request: Request, _documented: Annotated[object, Depends(_BEARER)]) -> Caller:
     """Who asks. Raises RequestError 401 or 429; a refused key is in the audit log."""
     parts = service(request)
     address = request.client.host if request.client else ""
