@@ -1,0 +1,98 @@
+"""The application without its process: limits and refusals that need no model and no job."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tunesmith.server.app import create_app
+from tunesmith.server.audit import AuditLog
+from tunesmith.server.auth import create_key
+from tunesmith.server.catalogue import Catalogue, parse_model
+from tunesmith.server.limits import RateLimiter
+from tunesmith.server.metrics import Metrics
+from tunesmith.server.service import Service
+from tunesmith.server.settings import ServerSettings, database_url
+from tunesmith.server.store import Store
+
+MakeApp = Callable[..., TestClient]
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, store: Store) -> Iterator[MakeApp]:
+    """Makes the application with some settings of its own; the client already has a key."""
+
+    def make(**changes: Any) -> TestClient:
+        settings = ServerSettings(data_dir=tmp_path, database=database_url(None, tmp_path), **changes)
+        settings.files_dir.mkdir()
+        catalogue = Catalogue(settings, store)
+        service = Service(
+            settings=settings,
+            store=store,
+            catalogue=catalogue,
+            audit=AuditLog(settings.audit_log),
+            limiter=RateLimiter(settings.requests_per_minute),
+            metrics=Metrics(store, catalogue),
+            runner=cast(Any, None),  # no job is made
+        )
+        key = create_key(store, "tester")
+        return TestClient(create_app(service), headers={"authorization": f"Bearer {key}"})
+
+    yield make
+
+
+def test_a_client_beyond_its_rate_is_told_to_wait(make_app: MakeApp) -> None:
+    client = make_app(requests_per_minute=3)
+    answers = [client.get("/v1/models") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers[:3]] == ["2", "1", "0"]
+    assert int(answers[3].headers["retry-after"]) >= 1
+    assert answers[3].json()["error"]["code"] == "rate_limit_exceeded"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_an_upload_beyond_the_limit_leaves_nothing_behind(make_app: MakeApp, tmp_path: Path) -> None:
+    client = make_app(max_upload_bytes=1000)
+    row = b'{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}\n'
+    upload = client.post("/v1/files", files={"file": ("a.jsonl", row * 20)}, data={"purpose": "fine-tune"})
+    assert upload.status_code == 413
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_a_refused_upload_leaves_nothing_behind(make_app: MakeApp, tmp_path: Path) -> None:
+    client = make_app()
+    upload = client.post("/v1/files", files={"file": ("a.jsonl", b"{")}, data={"purpose": "fine-tune"})
+    assert upload.status_code == 400
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_the_models_folder_is_all_that_a_model_id_can_reach(make_app: MakeApp, tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "mine" / "config.json").write_text("{}")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "config.json").write_text("{}")
+    client = make_app(models_dir=tmp_path / "models")
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["embedded", "mine"]
+    for model in ("../secret", "%2e%2e/secret", str(tmp_path / "secret"), "mine/../../secret"):
+        assert client.get(f"/v1/models/{model}").status_code in (404, 401)
+        body = {"model": model, "messages": [{"role": "user", "content": "?"}]}
+        assert client.post("/v1/chat/completions", json=body).status_code == 404
+
+
+def test_a_database_that_does_not_answer_is_unhealthy(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make_app()
+    monkeypatch.setattr(Store, "healthy", lambda _self: False)
+    assert client.get("/healthz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gpt-4o-mini=embedded", ("gpt-4o-mini", "embedded")),
+        ("meta-llama/Llama-3.1-8B", ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B")),
+    ],
+)
+def test_a_model_is_served_under_the_name_it_is_given(text: str, expected: tuple[str, str]) -> None:
+    assert parse_model(text) == expected
