@@ -25,7 +25,7 @@ def imported_by(*arguments: str) -> set[str]:
     [
         ["--help"],
         ["--version"],
-        *([verb, "--help"] for verb in ("demo", "data", "plan", "train", "evaluate", "export")),
+        *([verb, "--help"] for verb in ("demo", "data", "plan", "train", "evaluate", "export", "serve", "keys")),
         *(["data", verb, "--help"] for verb in ("check", "convert", "clean", "split", "show")),
     ],
     ids=" ".join,
