@@ -7,7 +7,9 @@ from tunesmith.errors import TrainingError
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
 from tunesmith.training import engine as engine_module
+from tunesmith.training.batches import MicroBatch
 from tunesmith.training.engine import Engine, make_optimizer
+from tunesmith.training.objectives import Loss
 from tunesmith.training.objectives.sft import Sft
 
 
@@ -83,17 +85,17 @@ def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
 
 
-class OutOfMemoryAbove:
+class OutOfMemoryAbove(Sft):
     """An objective on a device that holds at most `tokens` padded tokens."""
 
     def __init__(self, model: torch.nn.Module, tokens: int) -> None:
-        self._sft = Sft(model)
+        super().__init__(model)
         self._tokens = tokens
 
-    def loss(self, batch: object) -> torch.Tensor:
+    def loss(self, batch: MicroBatch) -> Loss:
         if batch.input_ids.numel() > self._tokens:
             raise torch.OutOfMemoryError
-        return self._sft.loss(batch)
+        return super().loss(batch)
 
 
 def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches() -> None:

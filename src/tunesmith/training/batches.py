@@ -1,7 +1,7 @@
 """From rows to micro-batches: seeded epoch order, rows of like length together, padding only on the right.
 
 An optimizer step is `batch_size` rows whatever fits in memory; the micro-batches it is cut into never change its
-loss (the sum over supervised tokens, divided by the step's count of them). Under causal attention a token sees only
+loss (a sum over the step's examples, divided by the step's weight). Under causal attention a token sees only
 what is left of it, so right padding needs no attention mask and the padded positions are simply not read.
 The order of rows is a function of (seed, epoch): resuming needs a step number and nothing else.
 """
@@ -9,7 +9,8 @@ The order of rows is a function of (seed, epoch): resuming needs a step number a
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,28 +30,53 @@ class Row:
     tokens: NDArray[np.int32]
     supervised: NDArray[np.bool_]
 
+    @property
+    def rows(self) -> tuple["Row", ...]:
+        """A row is the simplest example: it is learned from by itself."""
+        return (self,)
 
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Rows padded to the longest of them, with the places where the model is asked to predict.
+
+class Example(Protocol):
+    """What an objective learns from at once: a row, a pair of them, a rollout; its rows share a micro-batch."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """As many rows as every other example of the objective has."""
+        ...
+
+
+E = TypeVar("E", bound=Example)
+E_co = TypeVar("E_co", bound=Example, covariant=True)
+
+
+@dataclass(frozen=True)
+class MicroBatch(Generic[E_co]):
+    """The rows of `examples`, in order, padded to the longest of them, with the places where the model must predict.
 
     `positions` index the flattened (rows * longest) grid: the place *before* each supervised token, whose next-token
-    prediction is judged against `targets`.
+    prediction is judged against `targets`. They are ordered by row, and in a row from left to right.
     """
 
+    examples: tuple[E_co, ...]
     input_ids: torch.Tensor  # (rows, longest) int64
     positions: torch.Tensor  # (supervised,) int64
     targets: torch.Tensor  # (supervised,) int64
+    row_of_target: torch.Tensor  # (supervised,) int64
     tokens: int  # without padding
 
-    def to(self, device: torch.device) -> "MicroBatch":
+    def to(self, device: torch.device) -> "MicroBatch[E_co]":
         """The same micro-batch on `device`."""
-        return MicroBatch(
-            self.input_ids.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-            self.tokens,
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            row_of_target=self.row_of_target.to(device, non_blocking=True),
         )
+
+    def row_sums(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` (supervised,) summed over each row's supervised tokens (rows,)."""
+        return values.new_zeros(len(self.input_ids)).index_add(0, self.row_of_target, values)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -64,15 +90,16 @@ def step_rows(step: int, *, rows: int, batch_size: int, seed: int) -> NDArray[np
     return _epoch_order(rows, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def micro_batches(rows: Sequence[Row], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch]:
-    """Cut `rows` into micro-batches of like lengths, each at most `token_budget` padded tokens (one row at least)."""
-    by_length = sorted(rows, key=lambda row: len(row.tokens))
-    ends = _cheapest_cuts([len(row.tokens) for row in by_length], token_budget)
+def micro_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
+    """Cut `examples` into micro-batches of like lengths, each at most `token_budget` padded tokens (or one example)."""
+    by_length = sorted(examples, key=_longest)
+    ends = _cheapest_cuts([_longest(example) for example in by_length], len(by_length[0].rows), token_budget)
     return [collate(by_length[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def collate(rows: Sequence[Row]) -> MicroBatch:
-    """Pad `rows` on the right to the longest of them and find the supervised positions."""
+def collate(examples: Sequence[E]) -> MicroBatch[E]:
+    """Pad the rows of `examples` on the right to the longest of them and find the supervised positions."""
+    rows = [row for example in examples for row in example.rows]
     longest = max(len(row.tokens) for row in rows)
     input_ids = np.zeros((len(rows), longest), dtype=np.int64)
     predicted = np.zeros((len(rows), longest), dtype=np.bool_)
@@ -81,11 +108,17 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
         predicted[index, : len(row.tokens) - 1] = row.supervised[1:]  # a first token has nothing to be predicted from
     positions = np.flatnonzero(predicted)
     return MicroBatch(
+        examples=tuple(examples),
         input_ids=torch.from_numpy(input_ids),
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(input_ids.ravel()[positions + 1]),
+        row_of_target=torch.from_numpy(positions // longest),
         tokens=sum(len(row.tokens) for row in rows),
     )
+
+
+def _longest(example: Example) -> int:
+    return max(len(row.tokens) for row in example.rows)
 
 
 @functools.lru_cache(maxsize=2)
@@ -93,7 +126,7 @@ def _epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def _cheapest_cuts(lengths: list[int], token_budget: int) -> list[int]:
+def _cheapest_cuts(lengths: list[int], rows_each: int, token_budget: int) -> list[int]:
     """Ends of the contiguous groups of ascending `lengths` that cost least: padded tokens plus a fixed cost each.
 
     Exact by dynamic programming: the best cut of the first n rows extends a best cut of fewer.
@@ -103,7 +136,7 @@ def _cheapest_cuts(lengths: list[int], token_budget: int) -> list[int]:
     for end in range(1, len(lengths) + 1):
         longest = lengths[end - 1]
         for begin in range(end - 1, -1, -1):
-            padded = longest * (end - begin)
+            padded = longest * rows_each * (end - begin)
             if padded > token_budget and end - begin > 1:
                 break
             if cost[begin] + padded + LAUNCH_TOKENS < cost[end]:

@@ -13,7 +13,7 @@ from tunesmith.dataset.render import Rendered, Renderer
 from tunesmith.dataset.split import split
 from tunesmith.errors import DataError
 from tunesmith.spec import RunSpec
-from tunesmith.training.batches import Row
+from tunesmith.training.batches import Example, Row
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class TrainingData:
     `supervised_tokens_lost` is the share of the training rows' supervised tokens that `max_length` cut off.
     """
 
-    train: tuple[Row, ...]
-    validation: tuple[Row, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
     holdout: tuple[Conversation, ...]
     truncated_rows: int
     supervised_tokens_lost: float
@@ -33,7 +33,7 @@ class TrainingData:
     def digest(self) -> str:
         """Identifies the training rows as the model sees them, in their order."""
         digest = hashlib.blake2b(digest_size=16)
-        for row in self.train:
+        for row in (row for example in self.train for row in example.rows):
             digest.update(len(row.tokens).to_bytes(8, "little") + row.tokens.tobytes() + row.supervised.tobytes())
         return digest.hexdigest()
 

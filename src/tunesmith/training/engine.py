@@ -1,22 +1,23 @@
-"""One optimizer step and one evaluation: what the loop repeats.
+"""One step and one evaluation: what the loop repeats.
 
-Loss and gradients are sums over supervised tokens divided by the step's count of them, so how a step is cut into
-micro-batches is free to follow the memory: when the device runs out of it, the step is done again in smaller ones.
-Everything random in a step (dropout) comes from (seed, step), so a resumed run needs no random state.
+Loss and gradients are sums over the step's examples divided by its weight (supervised tokens, pairs), so how a step is
+cut into micro-batches is free to follow the memory: when the device runs out, the update is done again in smaller ones.
+Everything random in a step (dropout, rollouts) comes from (seed, step), so a resumed run needs no random state.
 """
 
 import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from tunesmith.errors import TrainingError
-from tunesmith.training.batches import MICRO_BATCH_TOKENS, MicroBatch, Row, micro_batches
-from tunesmith.training.objectives import Objective
+from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
+from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -25,25 +26,18 @@ ADAM_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What one optimizer step did; `loss` in nats per supervised token. Not `finite`: no parameter was changed."""
+    """What one step did: the means over its updates. Not `finite`: that update and those after it were not made."""
 
     loss: float
     grad_norm: float
     tokens: int
     supervised_tokens: int
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
         """Whether loss and gradient are numbers."""
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-
-
-@dataclass(frozen=True)
-class ValidationLoss:
-    """Mean loss over `supervised_tokens`, in nats."""
-
-    loss: float
-    supervised_tokens: int
 
 
 class Engine:
@@ -52,7 +46,7 @@ class Engine:
     def __init__(
         self,
         model: nn.Module,
-        objective: Objective,
+        objective: Objective[Any],
         optimizer: torch.optim.Optimizer,
         *,
         device: torch.device,
@@ -70,56 +64,86 @@ class Engine:
         self._token_budget = MICRO_BATCH_TOKENS
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def step(self, rows: Sequence[Row], *, step: int, learning_rate: float) -> StepOutcome:
-        """Train on `rows` once, as optimizer step `step` (from 0).
+    def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
+        """Train on `examples` once, as step `step` (from 0).
 
-        Raises TrainingError when a single row does not fit into the device's memory.
+        Raises TrainingError when a single example does not fit into the device's memory.
         """
+        seed = _step_seed(self._seed, step)
         self._model.train()
-        supervised = sum(int(row.supervised[1:].sum()) for row in rows)
-        loss = self._accumulate_gradients(rows, supervised, step)
+        with self._autocast():
+            examples = self._objective.prepare(examples, seed)
+        rows = [row for example in examples for row in example.rows]
+        updates = []
+        for _ in range(self._objective.updates):
+            updates.append(self._update(examples, seed, learning_rate))
+            if not math.isfinite(updates[-1].loss) or not math.isfinite(updates[-1].grad_norm):
+                break
+        return StepOutcome(
+            loss=_mean([update.loss for update in updates]),
+            grad_norm=_mean([update.grad_norm for update in updates]),
+            tokens=sum(len(row.tokens) for row in rows),
+            supervised_tokens=sum(int(row.supervised[1:].sum()) for row in rows),
+            measures={name: _mean([update.measures[name] for update in updates]) for name in updates[-1].measures},
+        )
+
+    @torch.no_grad()
+    def validate(self, examples: Sequence[Example]) -> Validation:
+        """How held-out `examples` fare, without dropout."""
+        self._model.eval()
+        with self._autocast():
+            return self._objective.validate(examples, self._mean_loss)
+
+    def _update(self, examples: Sequence[Example], seed: int, learning_rate: float) -> "_Update":
+        loss, measures = self._accumulate_gradients(examples, seed)
         norm = torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm)
-        outcome = StepOutcome(float(loss), float(norm), sum(len(row.tokens) for row in rows), supervised)
-        if outcome.finite:
+        update = _Update(float(loss), float(norm), measures)
+        if math.isfinite(update.loss) and math.isfinite(update.grad_norm):
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
         self._optimizer.zero_grad()
-        return outcome
+        return update
 
-    @torch.no_grad()
-    def validate(self, rows: Sequence[Row]) -> ValidationLoss:
-        """The loss on `rows`, without dropout."""
-        self._model.eval()
-        supervised = sum(int(row.supervised[1:].sum()) for row in rows)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for batch in micro_batches(rows, self._token_budget):
-            total += self._loss(batch)
-        return ValidationLoss(float(total) / supervised, supervised)
-
-    def _accumulate_gradients(self, rows: Sequence[Row], supervised: int, step: int) -> torch.Tensor:
+    def _accumulate_gradients(self, examples: Sequence[Example], seed: int) -> tuple[torch.Tensor, Mapping[str, float]]:
+        weight = self._objective.weight(examples)
         while True:
-            torch.manual_seed(_step_seed(self._seed, step))
+            torch.manual_seed(seed)
             total = torch.zeros((), device=self._device)
-            batches = micro_batches(rows, self._token_budget)
+            measures = _Measures()
+            batches = micro_batches(examples, self._token_budget)
             try:
                 for batch in batches:
-                    loss = self._loss(batch) / supervised
-                    torch.autograd.backward(loss)
-                    total += loss.detach()
+                    loss = self._loss(batch)
+                    torch.autograd.backward(loss.total / weight)
+                    total += loss.total.detach() / weight
+                    measures.add(loss.measures)
             except torch.OutOfMemoryError as error:
                 self._shrink_micro_batches(batches, error)
             else:
-                return total
+                return total, measures.means()
 
-    def _loss(self, batch: MicroBatch) -> torch.Tensor:
-        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
-        with autocast:
+    @torch.no_grad()
+    def _mean_loss(self, examples: Sequence[Example]) -> Validation:
+        weight = self._objective.weight(examples)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        measures = _Measures()
+        for batch in micro_batches(examples, self._token_budget):
+            loss = self._loss(batch)
+            total += loss.total
+            measures.add(loss.measures)
+        return Validation(float(total) / weight, weight, measures.means())
+
+    def _loss(self, batch: MicroBatch[Any]) -> Loss:
+        with self._autocast():
             return self._objective.loss(batch.to(self._device))
 
-    def _shrink_micro_batches(self, batches: Sequence[MicroBatch], error: torch.OutOfMemoryError) -> None:
-        if all(len(batch.input_ids) == 1 for batch in batches):
-            longest = max(batch.tokens for batch in batches)
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
+
+    def _shrink_micro_batches(self, batches: Sequence[MicroBatch[Any]], error: torch.OutOfMemoryError) -> None:
+        if all(len(batch.examples) == 1 for batch in batches):
+            longest = max(batch.input_ids.shape[1] for batch in batches)
             raise TrainingError(
                 f"a row of {longest:,} tokens does not fit into the memory of {self._device}; "
                 "lower training.max_length, use adapter.kind: lora or a smaller model"
@@ -127,6 +151,32 @@ class Engine:
         self._token_budget //= 2
         self._optimizer.zero_grad()
         torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Update:
+    loss: float
+    grad_norm: float
+    measures: Mapping[str, float]
+
+
+class _Measures:
+    """The measures of micro-batches, added up on the device: asking for a number waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Measure] = {}
+
+    def add(self, measures: Mapping[str, Measure]) -> None:
+        for name, measure in measures.items():
+            before = self._sums.get(name, Measure(0.0, 0.0))
+            self._sums[name] = Measure(before.total + measure.total, before.count + measure.count)
+
+    def means(self) -> dict[str, float]:
+        return {name: float(sums.total) / sums.count for name, sums in self._sums.items() if sums.count}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def make_optimizer(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:

@@ -25,7 +25,10 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
 
 
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
-    """One optimizer step. `loss` is the mean over the step's supervised tokens, in nats."""
+    """One step. `loss` is the objective's mean (sft: over supervised tokens, in nats).
+
+    `measures` are what else the objective sees, by TRL's names: `rewards/margins`, `reward`, `kl`, …
+    """
 
     step: int
     loss: float
@@ -35,16 +38,21 @@ class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
     supervised_tokens: int
     seconds: float
     epoch: float
+    measures: dict[str, float] = {}
 
 
 class EvalEvent(Struct, frozen=True, tag_field="event", tag="eval"):
-    """Validation loss after `step`, the mean over all supervised tokens of the held-out rows, in nats."""
+    """Validation after `step`: the objective's mean loss on the held-out rows, lower is better, and its measures.
+
+    For sft the loss is in nats per supervised token; for grpo and ppo it is the negated mean reward.
+    """
 
     step: int
     loss: float
     supervised_tokens: int
     seconds: float
     best: bool
+    measures: dict[str, float] = {}
 
 
 class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):

@@ -91,6 +91,7 @@ def run_loop(
                 supervised_tokens=outcome.supervised_tokens,
                 seconds=seconds,
                 epoch=progress.step / times.steps_per_epoch,
+                measures=dict(outcome.measures),
             )
         )
         if progress.step % times.eval_every == 0 or progress.step == times.total_steps:
@@ -119,7 +120,8 @@ def _validate(engine: Engine, data: TrainingData, log: EventLog, progress: Progr
     result = engine.validate(data.validation)
     seconds = time.perf_counter() - started
     best = progress.step > 0 and (progress.best_loss is None or result.loss < progress.best_loss)
-    log.record(EvalEvent(progress.step, result.loss, result.supervised_tokens, seconds, best))
+    supervised = sum(int(row.supervised[1:].sum()) for example in data.validation for row in example.rows)
+    log.record(EvalEvent(progress.step, result.loss, supervised, seconds, best, dict(result.measures)))
     if best:
         return replace(progress, best_step=progress.step, best_loss=result.loss, evals_since_best=0)
     return replace(progress, evals_since_best=progress.evals_since_best + (progress.step > 0))

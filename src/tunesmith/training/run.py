@@ -176,7 +176,7 @@ def _use_bf16(spec: RunSpec, device: torch.device) -> bool:
 
 
 def _check_fit(spec: RunSpec, model: "Model", data: TrainingData) -> None:
-    rows = (*data.train, *data.validation)
+    rows = [row for example in (*data.train, *data.validation) for row in example.rows]
     embedding: Any = model.get_input_embeddings()
     vocabulary = embedding.weight.shape[0]
     largest = max(int(row.tokens.max()) for row in rows)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
+from tunesmith.training.batches import Example, MicroBatch
+
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
 
@@ -36,6 +38,10 @@ class TokenLoss:
         self._chunk_logits = chunk_logits
         self._after_head = _after_head(model, self._head)
 
+    def of(self, batch: MicroBatch[Example]) -> Tensor:
+        """Negative log-likelihood, in nats, of the micro-batch's targets; fp32 (supervised,)."""
+        return self(batch.input_ids, batch.positions, batch.targets)
+
     def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood, in nats, of `targets` as predicted at `positions`; fp32 (supervised,).
 
@@ -44,7 +50,7 @@ class TokenLoss:
         captured: list[Tensor] = []
 
         def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden = arguments[0]  # (rows, tokens, hidden)
+            hidden = arguments[0][:, -input_ids.shape[1] :]  # (rows, tokens, hidden), without a soft prompt's places
             selected = hidden.flatten(0, 1).index_select(0, positions)  # (supervised, hidden)
             captured.append(selected)
             return (selected.unsqueeze(0) if self._after_head is None else hidden[:, :0], *arguments[1:])

@@ -1,10 +1,10 @@
 """Supervised fine-tuning: the next-token loss on the tokens the model should learn to say."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from tunesmith.training.batches import MicroBatch
+from tunesmith.training.batches import MicroBatch, Row
+from tunesmith.training.objectives import Loss, MeanLoss, Validation
 from tunesmith.training.token_loss import TokenLoss
 
 if TYPE_CHECKING:
@@ -14,9 +14,23 @@ if TYPE_CHECKING:
 class Sft:
     """Cross-entropy of the supervised tokens."""
 
+    updates = 1
+
     def __init__(self, model: "Model") -> None:
         self._token_loss = TokenLoss(model)
 
-    def loss(self, batch: MicroBatch) -> Tensor:
-        """Negative log-likelihood in nats, summed over the supervised tokens (scalar)."""
-        return self._token_loss(batch.input_ids, batch.positions, batch.targets).sum()
+    def prepare(self, examples: Sequence[Row], seed: int) -> Sequence[Row]:
+        """The rows as they are."""
+        return examples
+
+    def weight(self, examples: Sequence[Row]) -> float:
+        """Supervised tokens: every one counts the same, in whatever row it is."""
+        return sum(int(row.supervised[1:].sum()) for row in examples)
+
+    def loss(self, batch: MicroBatch[Row]) -> Loss:
+        """Negative log-likelihood in nats, summed over the supervised tokens."""
+        return Loss(self._token_loss.of(batch).sum())
+
+    def validate(self, examples: Sequence[Row], mean_loss: MeanLoss[Row]) -> Validation:
+        """The same loss on held-out rows."""
+        return mean_loss(examples)
