@@ -7,10 +7,18 @@ is no time to argue with a tool that knows better.
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from tunesmith.errors import SpecError
 
@@ -31,19 +39,152 @@ class DataSpec(_Section):
 
 
 class AdapterSpec(_Section):
-    """Which parameters learn."""
+    """Which parameters learn. An option that its kind does not have is an error (see `ADAPTER_OPTIONS`)."""
 
-    kind: Literal["full", "lora"] = "lora"
+    kind: Literal["full", "lora", "qlora", "prefix", "prompt"] = "lora"
     r: Positive = Field(16, description="rank of the LoRA matrices")
     alpha: Annotated[float, Field(gt=0)] = Field(32, description="LoRA scaling, usually twice the rank")
     dropout: Fraction = 0.0
     targets: Literal["all-linear"] | list[str] = Field("all-linear", description="module names to adapt")
+    rslora: bool = Field(False, description="scale by alpha/√r instead of alpha/r")
+    dora: bool = Field(False, description="learn each matrix's magnitude beside its direction")
+    init: Annotated[str, Field(pattern=r"^(default|gaussian|orthogonal|olora|pissa|pissa_niter_[1-9]\d*)$")] = Field(
+        "default", description="PEFT's initialization of the LoRA matrices"
+    )
+    virtual_tokens: Positive = Field(20, description="length of the soft prompt, or of the prefix of every layer")
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_kind(self) -> Self:
+        options = ADAPTER_OPTIONS[self.kind]
+        for name in sorted(self.model_fields_set - {"kind"} - options):
+            kinds = " and ".join(kind for kind, names in ADAPTER_OPTIONS.items() if name in names)
+            raise ValueError(f"`{name}` is an option of {kinds}, not of {self.kind}; remove it, or change the kind")
+        if self.kind == "qlora" and self.rewrites_base:
+            raise ValueError(f"init {self.init} splits the base's weights, which qlora keeps in 4 bits; use kind: lora")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key == "kind" or key in ADAPTER_OPTIONS[self.kind]}
+
+    @property
+    def rewrites_base(self) -> bool:
+        """Whether the initialization moves a part of the base's weights into the adapter (PiSSA, OLoRA)."""
+        return self.init.startswith(("pissa", "olora"))
 
 
-class ObjectiveSpec(_Section):
-    """What the parameters learn from."""
+_LORA_OPTIONS = frozenset({"r", "alpha", "dropout", "targets", "rslora", "dora", "init"})
+_PROMPT_OPTIONS = frozenset({"virtual_tokens"})
+
+ADAPTER_OPTIONS: dict[str, frozenset[str]] = {
+    "full": frozenset(),
+    "lora": _LORA_OPTIONS,
+    "qlora": _LORA_OPTIONS,
+    "prefix": _PROMPT_OPTIONS,
+    "prompt": _PROMPT_OPTIONS,
+}
+"""Adapter kind → the options it has."""
+
+
+class SftSpec(_Section):
+    """Imitate the replies (of preference rows: the chosen ones)."""
 
     kind: Literal["sft"] = "sft"
+
+
+class DpoSpec(_Section):
+    """Prefer the chosen reply to the rejected one; `kto` learns from single replies judged good or bad."""
+
+    kind: Literal["dpo"] = "dpo"
+    loss_type: Literal["sigmoid", "ipo", "orpo", "simpo", "kto"] = "sigmoid"
+    beta: Annotated[float, Field(gt=0)] = Field(0.1, description="how strongly preferences are held against drifting")
+    simpo_gamma: float = Field(0.5, description="margin by which SimPO wants the chosen reply to win")
+    desirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of KTO's good replies")
+    undesirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of KTO's bad replies")
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_loss(self) -> Self:
+        for name in sorted(self.model_fields_set & _LOSS_OPTIONS.keys()):
+            if self.loss_type != _LOSS_OPTIONS[name]:
+                raise ValueError(f"`{name}` is an option of loss_type: {_LOSS_OPTIONS[name]}, not of {self.loss_type}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if _LOSS_OPTIONS.get(key, self.loss_type) == self.loss_type}
+
+
+_LOSS_OPTIONS = {"simpo_gamma": "simpo", "desirable_weight": "kto", "undesirable_weight": "kto"}
+
+
+class RewardSpec(_Section):
+    """A reward model: a scalar head that scores the chosen reply above the rejected one."""
+
+    kind: Literal["reward"] = "reward"
+    center_rewards_coefficient: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="pulls the scores towards a mean of zero (0.01 is usual)"
+    )
+
+
+class GrpoSpec(_Section):
+    """Policy gradient on replies that the model makes itself, each judged against others to the same prompt."""
+
+    kind: Literal["grpo"] = "grpo"
+    reward: str | None = Field(None, description="the folder of a reward run, path.py:function, or module:function")
+    num_generations: Annotated[int, Field(ge=2)] = Field(8, description="replies to each prompt of a step")
+    max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    scale_rewards: Literal["group", "none"] = "group"
+    beta: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the KL to the reference in the loss")
+    epsilon: Annotated[float, Field(gt=0)] = Field(0.2, description="how far a token's probability may move at once")
+    num_iterations: Positive = Field(1, description="updates made of the same replies")
+
+
+class PpoSpec(_Section):
+    """Policy gradient with a value head, the KL to the reference being part of the reward."""
+
+    kind: Literal["ppo"] = "ppo"
+    reward: str | None = Field(None, description="the folder of a reward run, path.py:function, or module:function")
+    max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    num_ppo_epochs: Positive = Field(4, description="updates made of the same replies")
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05
+    cliprange: Annotated[float, Field(gt=0)] = 0.2
+    vf_coef: Annotated[float, Field(ge=0)] = 0.1
+    cliprange_value: Annotated[float, Field(gt=0)] = 0.2
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+
+
+OnlineSpec: TypeAlias = Annotated[GrpoSpec | PpoSpec, Field(discriminator="kind")]
+
+
+class RlhfSpec(_Section):
+    """A reward model from the preference rows, then a policy that it rewards, both by the same `training` section."""
+
+    kind: Literal["rlhf"] = "rlhf"
+    reward_model: RewardSpec = RewardSpec()
+    policy: OnlineSpec = PpoSpec()
+
+    @model_validator(mode="after")
+    def _the_reward_is_trained(self) -> Self:
+        if self.policy.reward is not None:
+            raise ValueError(
+                "rlhf trains the reward model itself; remove policy.reward, or use kind: " + self.policy.kind
+            )
+        return self
+
+
+ObjectiveSpec: TypeAlias = Annotated[
+    SftSpec | DpoSpec | RewardSpec | GrpoSpec | PpoSpec | RlhfSpec, Field(discriminator="kind")
+]
+"""What the parameters learn from: one class per kind, with the options that it has."""
+
+OBJECTIVES: dict[str, type[_Section]] = {
+    kind.model_fields["kind"].default: kind for kind in get_args(get_args(ObjectiveSpec)[0])
+}
+"""Objective kind → its class."""
 
 
 class EarlyStoppingSpec(_Section):
@@ -88,9 +229,29 @@ class RunSpec(_Section):
     model: str = Field(description="`embedded`, a folder, or a hub id")
     data: DataSpec
     adapter: AdapterSpec = AdapterSpec()
-    objective: ObjectiveSpec = ObjectiveSpec()
+    objective: ObjectiveSpec = SftSpec()
     training: TrainingSpec = TrainingSpec()
     output: str = Field(description="the run folder")
+
+    @model_validator(mode="after")
+    def _adapter_and_objective_fit(self) -> Self:
+        kind, adapter = self.objective.kind, self.adapter
+        online = isinstance(self.objective, GrpoSpec | PpoSpec | RlhfSpec)
+        if isinstance(self.objective, GrpoSpec | PpoSpec) and self.objective.reward is None:
+            raise ValueError(
+                "objective.reward is missing: the folder of a reward run, path.py:function or module:function"
+            )
+        if online and adapter.rewrites_base:
+            raise ValueError(
+                f"adapter.init {adapter.init} takes a part of the base's weights, and {kind} needs the base as its "
+                "reference at every step; use init: default"
+            )
+        if isinstance(self.objective, RewardSpec | RlhfSpec) and adapter.kind in ("prefix", "prompt"):
+            raise ValueError(
+                f"adapter.kind {adapter.kind} cannot carry a reward model: its new head must learn to read the model's "
+                "last states, and soft tokens leave those as they are; use lora"
+            )
+        return self
 
 
 TYPICAL_RANGES: dict[str, tuple[float, float, str]] = {
@@ -155,7 +316,7 @@ def range_warnings(spec: RunSpec) -> list[str]:
     for key, (low, high, reason) in TYPICAL_RANGES.items():
         section, field = key.split(".")
         value = getattr(getattr(spec, section), field)
-        unused = section == "adapter" and spec.adapter.kind == "full"
+        unused = section == "adapter" and field not in ADAPTER_OPTIONS[spec.adapter.kind]
         if value is not None and not unused and not low <= value <= high:
             warnings.append(f"{key} is {value:g}, outside the typical {low:g} to {high:g} ({reason})")
     return warnings
@@ -183,14 +344,19 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 def _describe(name: str, document: yaml.Node | None, problem: Any) -> str:
     # pydantic puts the branch of a union into the location ("list[str]"); people know only the keys.
     keys = [part for part in problem["loc"] if isinstance(part, int) or str(part).isidentifier()]
+    known = _known_keys(keys[:-1])
+    if keys[:1] == ["objective"] and keys[1:2] and keys[1] in OBJECTIVES:
+        del keys[1]
     where = _position(document, keys)
     key = ".".join(str(part) for part in keys) or "the spec"
     prefix = f"{name}:{where}: {key}" if where else f"{name}: {key}"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{prefix}: unknown key{_suggestion(keys)}"
+            return f"{prefix}: unknown key{_suggestion(keys[-1], known)}"
         case "missing":
             return f"{prefix}: required, and missing"
+        case "union_tag_not_found" | "union_tag_invalid":
+            return f"{prefix}.kind: one of {', '.join(OBJECTIVES)} is required"
         case "value_error":
             return f"{prefix}: {problem['ctx']['error']}"
         case _:
@@ -198,9 +364,8 @@ def _describe(name: str, document: yaml.Node | None, problem: Any) -> str:
             return f"{prefix}: found {problem['input']!r}; expected {message}"
 
 
-def _suggestion(keys: list[Any]) -> str:
-    known = _known_keys(keys[:-1])
-    close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+def _suggestion(key: Any, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean `{close[0]}`?"
     return f"; known keys: {', '.join(known)}" if known else ""
@@ -209,6 +374,9 @@ def _suggestion(keys: list[Any]) -> str:
 def _known_keys(sections: list[Any]) -> list[str]:
     model: Any = RunSpec
     for section in sections:
+        if section in OBJECTIVES:
+            model = OBJECTIVES[section]
+            continue
         annotation = model.model_fields[section].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

@@ -10,7 +10,7 @@ import torch
 from tiny_models import make_model
 from transformers import AutoTokenizer
 
-from tunesmith.assets import embedded_model
+from tunesmith.assets import embedded_model, sample
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +34,40 @@ def tickets(tmp_path: Path) -> Path:
             ]
             file.write(json.dumps({"messages": messages}) + "\n")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run caches (the reference's log-probabilities) stays in the test."""
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Twenty-four preference rows of the sample data."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(sample("preference").read_text().splitlines(keepends=True)[:24]))
+    return path
+
+
+@pytest.fixture
+def judged(pairs: Path, tmp_path: Path) -> Path:
+    """The same replies, judged one by one."""
+    path = tmp_path / "judged.jsonl"
+    with path.open("w") as file:
+        for line in pairs.read_text().splitlines():
+            row = json.loads(line)
+            for key, label in (("chosen", True), ("rejected", False)):
+                file.write(json.dumps({"prompt": row["prompt"], "completion": row[key], "label": label}) + "\n")
+    return path
+
+
+@pytest.fixture
+def brevity(tmp_path: Path) -> str:
+    """A reward function: the shorter a reply, the better."""
+    path = tmp_path / "brevity.py"
+    path.write_text("def reward(completions):\n    return [-len(text) / 20 for text in completions]\n")
+    return f"{path}:reward"
 
 
 @pytest.fixture(scope="session")

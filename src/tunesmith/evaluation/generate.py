@@ -1,12 +1,12 @@
-"""Greedy replies to many prompts at once, through transformers' own generation and its KV cache.
+"""Replies to many prompts at once, through transformers' own generation and its KV cache.
 
-Greedy, because a comparison must not depend on luck: the same prompt gets the same reply in any batch. Prompts of like
-length go together, padded on the left, so little is spent on padding; a batch runs until its longest reply ends,
-which is what batching costs.
+Greedy, because a comparison must not depend on luck: the same prompt gets the same reply in any batch. Sampled, with a
+seed, only where a measure is defined on samples. Prompts of like length go together, padded on the left, so little is
+spent on padding; a batch runs until its longest reply ends, which is what batching costs.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,15 +31,52 @@ def generate(
     A reply ends at any of `end_tokens` or after `max_new_tokens`. The settings in the model's generation config
     (sampling, penalties) are not applied.
     """
+    replies = _continue(
+        model, tokenizer, prompts, max_new_tokens, {"do_sample": False, "temperature": 1.0, "top_p": 1.0}
+    )
+    ends = end_tokens(model, tokenizer)
+    return [_text(tokenizer, _until_end(tokens, ends)) for tokens in replies]
+
+
+def sample(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[list[int]]:
+    """A sampled reply to each prompt (token ids), as token ids up to and with the token that ended it.
+
+    At temperature 1 and `top_p` 1 these are draws from the model's own distribution. Deterministic in `seed` on one
+    machine; the global random state is left as it was.
+    """
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        settings = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+        replies = _continue(model, tokenizer, prompts, max_new_tokens, settings | {"top_k": 0})
+    ends = end_tokens(model, tokenizer)
+    return [tokens[: len(_until_end(tokens, ends)) + 1] for tokens in replies]
+
+
+def _continue(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    how: dict[str, Any],
+) -> list[list[int]]:
+    """New tokens for each prompt, in the order of `prompts`, padded past the token that ended them."""
     from transformers import GenerationConfig
 
     ends = end_tokens(model, tokenizer)
+    # top_k 50 is transformers' "not set": any other value warns that greedy search ignores it
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False,
+        **({"top_k": 50} | how),
         num_beams=1,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,  # transformers' "not set": any other value warns that greedy search ignores it
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
@@ -47,7 +84,7 @@ def generate(
         pad_token_id=ends[0],
         use_cache=True,
     )
-    replies = [""] * len(prompts)
+    replies: list[list[int]] = [[]] * len(prompts)
     for batch in _batches(prompts, max_new_tokens):
         input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
         with torch.inference_mode():
@@ -55,8 +92,12 @@ def generate(
                 input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
         for row, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
-            replies[row] = str(tokenizer.decode(_until_end(tokens, ends), skip_special_tokens=True)).strip()
+            replies[row] = tokens
     return replies
+
+
+def _text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def end_tokens(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

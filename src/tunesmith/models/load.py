@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tunesmith.errors import ModelError
+from tunesmith.errors import MissingDependencyError, ModelError, RunError
 from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -79,45 +79,110 @@ def load_tokenizer(ref: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(ref: str, *, dtype: "torch.dtype", device: "torch.device | str" = "cpu") -> "PreTrainedModel":
+def load_model(
+    ref: str,
+    *,
+    dtype: "torch.dtype",
+    device: "torch.device | str" = "cpu",
+    quantize: bool = False,
+    scalar_head: bool = False,
+) -> "PreTrainedModel":
     """The causal language model `ref` in `dtype` on `device`, in evaluation mode.
 
+    With `scalar_head`, a head with one output takes the place of the vocabulary's: a reward model. Where the weights
+    have no such head it is new, drawn from torch's random state.
+
+    With `quantize`, its linear layers but the head are held in NF4 with double quantization and multiplied in bf16
+    (QLoRA, https://arxiv.org/abs/2305.14314).
     Raises ModelError when it cannot be found or read, or when its weights are incomplete: transformers would fill
-    the gaps with random numbers, which trains but means nothing.
+    the gaps with random numbers, which trains but means nothing. Raises MissingDependencyError without bitsandbytes.
     """
     path = resolve_model(ref)
+    options: dict[str, Any] = {"quantization_config": _nf4(), "device_map": {"": device}} if quantize else {}
     with quiet(), _model_errors(ref, "the model"):
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+        if scalar_head:
+            options["num_labels"] = 1
+        kind: Any = AutoModelForSequenceClassification if scalar_head else AutoModelForCausalLM
         # Any: transformers' types leave out that output_loading_info makes it a pair.
-        pair: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        pair: Any = kind.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
     model, info = pair
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    missing = sorted(key for key in info["missing_keys"] if not (scalar_head and key == "score.weight"))
+    if missing:
         raise ModelError(
             f"model {ref}: its weights lack {missing[0]}{_and_more(missing)}; give a complete causal language model"
         )
-    model.to(device)
+    if not quantize:
+        model.to(device)
+    if scalar_head and model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = 0  # transformers asks for one; the engine does not read by it
     loaded: PreTrainedModel = model.eval()
     return loaded
 
 
-def load_tuned(run: RunFolder, *, dtype: "torch.dtype", device: "torch.device | str" = "cpu") -> "Model":
+def load_tuned(
+    run: RunFolder, *, dtype: "torch.dtype", device: "torch.device | str" = "cpu", dequantize: bool = False
+) -> "Model":
     """The model that the run trained: its base with the adapter attached, or the fully fine-tuned model.
 
-    With an adapter, `model.disable_adapter()` gives the base back. Raises ModelError or RunError.
+    With an adapter, `model.disable_adapter()` gives the base back. The base of a `qlora` run is quantized, as it was
+    in training; `dequantize` gives it ordinary weights with the same quantized values, which an adapter can be merged
+    into. Raises ModelError, RunError or MissingDependencyError.
     """
+    spec = run.load_spec()
+    if spec.objective.kind == "reward":
+        raise RunError(
+            f"{run.root}: a reward model scores replies and writes none; name it as objective.reward of a grpo or "
+            "ppo run"
+        )
     if run.model.is_dir():
         return load_model(str(run.model), dtype=dtype, device=device)
-    base = load_model(run.load_spec().model, dtype=dtype, device=device)
+    quantized = spec.adapter.kind == "qlora"
+    base = load_model(spec.model, dtype=dtype, device=device, quantize=quantized)
+    if quantized and dequantize:
+        base = base.dequantize().to(dtype)  # type: ignore[no-untyped-call]
+    return _with_adapter(base, run, device)
+
+
+def load_reward_model(run: RunFolder, *, dtype: "torch.dtype", device: "torch.device | str" = "cpu") -> "Model":
+    """The reward model of a run with objective.kind reward: one output per token. Raises as `load_tuned`."""
+    if run.model.is_dir():
+        return load_model(str(run.model), dtype=dtype, device=device, scalar_head=True)
+    spec = run.load_spec()
+    quantized = spec.adapter.kind == "qlora"
+    base = load_model(spec.model, dtype=dtype, device=device, quantize=quantized, scalar_head=True)
+    return _with_adapter(base, run, device)
+
+
+def _with_adapter(base: "PreTrainedModel", run: RunFolder, device: "torch.device | str") -> "PeftModel":
     with quiet(), _model_errors(str(run.adapter), "the adapter"):
         from peft import PeftModel
 
         tuned = PeftModel.from_pretrained(base, str(run.adapter), autocast_adapter_dtype=False)
     loaded: PeftModel = tuned.to(device=device).eval()
     return loaded
+
+
+def _nf4() -> "BitsAndBytesConfig":
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            "adapter.kind: qlora needs bitsandbytes: pip install 'tunesmith[qlora]'; or use adapter.kind: lora"
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
 
 
 def _check_folder(ref: str, folder: Path) -> None:

@@ -74,9 +74,14 @@ class MicroBatch(Generic[E_co]):
             row_of_target=self.row_of_target.to(device, non_blocking=True),
         )
 
+    @property
+    def rows(self) -> int:
+        """Rows of all examples."""
+        return sum(len(example.rows) for example in self.examples)
+
     def row_sums(self, values: torch.Tensor) -> torch.Tensor:
         """`values` (supervised,) summed over each row's supervised tokens (rows,)."""
-        return values.new_zeros(len(self.input_ids)).index_add(0, self.row_of_target, values)
+        return values.new_zeros(self.rows).index_add(0, self.row_of_target, values)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

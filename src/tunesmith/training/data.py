@@ -1,7 +1,7 @@
 """From the spec's data to what the loop reads: rendered training rows, rendered validation rows, the rows held out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,8 +12,10 @@ from tunesmith.dataset.read import load
 from tunesmith.dataset.render import Rendered, Renderer
 from tunesmith.dataset.split import split
 from tunesmith.errors import DataError
-from tunesmith.spec import RunSpec
+from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, SftSpec
 from tunesmith.training.batches import Example, Row
+from tunesmith.training.preference import Judged, Pair, both_replies, must_be_judged
+from tunesmith.training.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class TrainingData:
 def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
     """Read, split and render what `spec.data` names. Raises DataError naming the row that cannot be trained on."""
     train: Sequence[Conversation] = load(spec.data.train)
-    _refuse_undesirable(train)
     holdout: Sequence[Conversation] = ()
     validation: Sequence[Conversation] = ()
     if spec.data.eval is not None:
@@ -50,15 +51,15 @@ def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
         parts = split(train, spec.data.holdout, spec.training.seed)
         train, holdout = parts.train, parts.holdout
         validation = holdout
-    rendered = _render(renderer, train, spec.training.max_length)
+    examples, rendered = _examples(spec, renderer, train)
     supervised = sum(int(row.supervised.sum()) for row in rendered)
     lost = sum(row.supervised_lost for row in rendered)
     return TrainingData(
-        train=_rows(rendered),
-        validation=_rows(_render(renderer, validation, spec.training.max_length)),
+        train=examples,
+        validation=_examples(spec, renderer, validation)[0],
         holdout=tuple(holdout),
         truncated_rows=sum(row.truncated for row in rendered),
-        supervised_tokens_lost=lost / (supervised + lost),
+        supervised_tokens_lost=lost / max(1, supervised + lost),
     )
 
 
@@ -71,11 +72,64 @@ def encode_rows(rows: Sequence[Conversation]) -> bytes:
     return b"".join(lines)
 
 
+def _examples(
+    spec: RunSpec, renderer: Renderer, rows: Sequence[Conversation]
+) -> tuple[tuple[Example, ...], list[Rendered]]:
+    """What the objective learns from, made of `rows`, and all that was rendered for it."""
+    match spec.objective:
+        case DpoSpec(loss_type="kto"):
+            must_be_judged(rows)
+            rendered = _render(renderer, rows, spec.training.max_length)
+            # The prompt of each row with the reply of the one before it, as in TRL.
+            swapped = [_with_reply_of(row, rows[index - 1]) for index, row in enumerate(rows)]
+            mismatched = _render(renderer, swapped, spec.training.max_length)
+            judged = [
+                Judged(_row(own), _row(other), bool(row.desirable))
+                for own, other, row in zip(rendered, mismatched, rows, strict=True)
+            ]
+            return tuple(judged), rendered
+        case GrpoSpec() | PpoSpec() as online:
+            return tuple(_prompts(spec, renderer, rows, online.max_completion_length)), []
+        case RlhfSpec():
+            raise AssertionError("rlhf is two runs, each with an objective of its own")
+        case DpoSpec() | RewardSpec():
+            rendered = _render(renderer, both_replies(rows), spec.training.max_length)
+            replies = [_row(row) for row in rendered]
+            return tuple(map(Pair, replies[0::2], replies[1::2])), rendered
+        case SftSpec():
+            _refuse_undesirable(rows)
+            rendered = _render(renderer, rows, spec.training.max_length)
+            return tuple(_row(row) for row in rendered), rendered
+
+
+def _prompts(spec: RunSpec, renderer: Renderer, rows: Sequence[Conversation], completion: int) -> Iterator[Prompt]:
+    """Each row's prompt, with its own reply as the answer where it has one."""
+    for row in rows:
+        tokens = renderer.prompt(row)
+        if len(tokens) + completion > spec.training.max_length:
+            raise DataError(
+                f"{row.source}: a prompt of {len(tokens):,} tokens and a reply of {completion:,} do not fit into "
+                f"{spec.training.max_length:,}; raise training.max_length or lower objective.max_completion_length"
+            )
+        answer = None
+        if row.completion and row.desirable is not False:
+            rendered = renderer.render(row, max_length=spec.training.max_length)
+            answer = _row(rendered) if rendered.supervised[1:].any() else None
+        yield Prompt(tuple(tokens), row, answer)
+
+
+def _with_reply_of(row: Conversation, other: Conversation) -> Conversation:
+    return msgspec.structs.replace(row, messages=(*row.prompt, *other.completion))
+
+
 def _refuse_undesirable(rows: Sequence[Conversation]) -> None:
     """Supervised fine-tuning imitates every row, so a reply that was judged bad must not be among them."""
     for row in rows:
         if row.desirable is False:
-            raise DataError(f"{row.source}: labelled as a reply not to imitate; remove the row to train on the rest")
+            raise DataError(
+                f"{row.source}: labelled as a reply not to imitate; remove the row, or learn from the label with "
+                "objective: {kind: dpo, loss_type: kto}"
+            )
 
 
 def _render(renderer: Renderer, rows: Sequence[Conversation], max_length: int) -> list[Rendered]:
@@ -90,5 +144,5 @@ def _render(renderer: Renderer, rows: Sequence[Conversation], max_length: int) -
     return rendered
 
 
-def _rows(rendered: Sequence[Rendered]) -> tuple[Row, ...]:
-    return tuple(Row(row.tokens, row.supervised) for row in rendered)
+def _row(rendered: Rendered) -> Row:
+    return Row(rendered.tokens, rendered.supervised)

@@ -19,6 +19,9 @@ from tunesmith.errors import TrainingError
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 
+EXPLODED = 1e4
+"""Gradient norms above this many times `max_grad_norm` are not clipped but end the run: their direction is noise."""
+
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 """The defaults of torch and of transformers' Trainer."""
@@ -26,13 +29,19 @@ ADAM_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What one step did: the means over its updates. Not `finite`: that update and those after it were not made."""
+    """What one step did: the means over its updates.
+
+    Not `finite`, or `exploded`: the update that was so and those after it were not made, and `begun` says whether
+    the step had made any before.
+    """
 
     loss: float
     grad_norm: float
     tokens: int
     supervised_tokens: int
     measures: Mapping[str, float] = field(default_factory=dict)
+    exploded: bool = False
+    begun: bool = True
 
     @property
     def finite(self) -> bool:
@@ -77,7 +86,7 @@ class Engine:
         updates = []
         for _ in range(self._objective.updates):
             updates.append(self._update(examples, seed, learning_rate))
-            if not math.isfinite(updates[-1].loss) or not math.isfinite(updates[-1].grad_norm):
+            if not updates[-1].made:
                 break
         return StepOutcome(
             loss=_mean([update.loss for update in updates]),
@@ -85,6 +94,8 @@ class Engine:
             tokens=sum(len(row.tokens) for row in rows),
             supervised_tokens=sum(int(row.supervised[1:].sum()) for row in rows),
             measures={name: _mean([update.measures[name] for update in updates]) for name in updates[-1].measures},
+            exploded=not updates[-1].made,
+            begun=updates[0].made,
         )
 
     @torch.no_grad()
@@ -97,8 +108,9 @@ class Engine:
     def _update(self, examples: Sequence[Example], seed: int, learning_rate: float) -> "_Update":
         loss, measures = self._accumulate_gradients(examples, seed)
         norm = torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm)
-        update = _Update(float(loss), float(norm), measures)
-        if math.isfinite(update.loss) and math.isfinite(update.grad_norm):
+        made = math.isfinite(float(loss)) and float(norm) <= EXPLODED * self._max_grad_norm
+        update = _Update(float(loss), float(norm), measures, made)
+        if update.made:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
@@ -158,6 +170,7 @@ class _Update:
     loss: float
     grad_norm: float
     measures: Mapping[str, float]
+    made: bool
 
 
 class _Measures:

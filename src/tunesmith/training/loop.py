@@ -6,7 +6,8 @@ log's length, so a run killed anywhere resumes with neither a gap nor a repeat.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from tunesmith.spec import TrainingSpec
 from tunesmith.training.batches import step_rows, steps_per_epoch
 from tunesmith.training.checkpoint import Checkpoints, Progress
 from tunesmith.training.data import TrainingData
-from tunesmith.training.engine import Engine
+from tunesmith.training.engine import Engine, StepOutcome
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.schedule import learning_rate
@@ -70,10 +71,13 @@ def run_loop(
             warmup=spec.warmup,
             scheduler=spec.scheduler,
         )
-        outcome = engine.step([data.train[index] for index in indices], step=progress.step, learning_rate=rate)
-        if not outcome.finite:
-            _save(checkpoints, log, progress)
-            raise TrainingError(_diverged(progress, spec, outcome.loss, checkpoints))
+        examples = [data.train[index] for index in indices]
+        with _checkpoint_on_error(checkpoints, log, progress):
+            outcome = engine.step(examples, step=progress.step, learning_rate=rate)
+        if outcome.exploded:
+            if not outcome.begun:
+                _save(checkpoints, log, progress)
+            raise TrainingError(_diverged(progress, spec, outcome, checkpoints))
         seconds = time.perf_counter() - started
         progress = replace(
             progress,
@@ -132,9 +136,25 @@ def _save(checkpoints: Checkpoints, log: EventLog, progress: Progress) -> None:
         checkpoints.save(replace(progress, events_bytes=log.size))
 
 
-def _diverged(progress: Progress, spec: TrainingSpec, loss: float, checkpoints: Checkpoints) -> str:
-    what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not finite"
-    kept = f"; the state before it is kept in {checkpoints.path(progress.step)}" if progress.step > 0 else ""
+@contextmanager
+def _checkpoint_on_error(checkpoints: Checkpoints, log: EventLog, progress: Progress) -> Iterator[None]:
+    """A step that cannot be made (its reward function raised, a row does not fit) loses none of those before it."""
+    try:
+        yield
+    except TrainingError:
+        _save(checkpoints, log, progress)
+        raise
+
+
+def _diverged(progress: Progress, spec: TrainingSpec, outcome: StepOutcome, checkpoints: Checkpoints) -> str:
+    if not math.isfinite(outcome.loss):
+        what = f"the loss is {outcome.loss}"
+    elif not math.isfinite(outcome.grad_norm):
+        what = "the gradient is not finite"
+    else:
+        what = f"the gradient exploded (its norm is {outcome.grad_norm:.2g})"
+    saved = progress.step > 0 and not outcome.begun
+    kept = f"; the state before it is kept in {checkpoints.path(progress.step)}" if saved else ""
     return (
         f"step {progress.step + 1}: {what}{kept}. Lower training.learning_rate (now {spec.learning_rate:g}), "
         "raise training.warmup, or set training.precision: fp32"

@@ -6,6 +6,8 @@ is written before all of them are there.
 
 import datetime
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 import yaml
 from accelerate import PartialState
+from peft import PeftModel
 
 from tunesmith import storage
 from tunesmith.dataset.render import Renderer
-from tunesmith.errors import ModelError, RunError, SpecError
-from tunesmith.models.adapters import ParameterCount, attach, count_parameters
+from tunesmith.errors import ModelError, RunError, SpecError, StorageError
+from tunesmith.models.adapters import ParameterCount, adapter_start, attach, count_parameters, save_adapter
 from tunesmith.models.load import load_model, load_tokenizer
+from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import RunSpec, dump_spec
+from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
 from tunesmith.training.data import TrainingData, encode_rows, prepare_data
 from tunesmith.training.engine import Engine, make_optimizer
@@ -28,7 +32,9 @@ from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
 from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
-from tunesmith.training.objectives.sft import Sft
+from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
+from tunesmith.training.reference import with_reference
+from tunesmith.training.rewards import open_reward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,31 +95,77 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
     """
     run = RunFolder(Path(spec.output))
     _check_output(run, spec, resume=resume)
+    if isinstance(spec.objective, RlhfSpec):
+        return _train_rlhf(run, spec, spec.objective, resume=resume, observer=observer)
+    return _train(run, spec, kept=spec, resume=resume, observer=observer)
+
+
+def _train_rlhf(
+    run: RunFolder, spec: RunSpec, rlhf: RlhfSpec, *, resume: bool, observer: TrainObserver | None
+) -> RunResult:
+    """Two runs: a reward model in the folder `reward`, then the policy that it rewards in the folder itself."""
+    stage = RunFolder(run.root / "reward")
+    if not stage.adapter.is_dir() and not stage.model.is_dir():
+        reward = spec.model_copy(update={"objective": rlhf.reward_model, "output": str(stage.root)})
+        begun = stage.spec.exists()
+        result = _train(stage, reward, kept=reward, resume=begun, observer=observer, before=(run.spec, dump_spec(spec)))
+        if result.reason == "interrupted":
+            return result
+    policy = rlhf.policy.model_copy(update={"reward": str(stage.root)})
+    online = spec.model_copy(update={"objective": policy})
+    return _train(run, online, kept=spec, resume=resume, observer=observer)
+
+
+def _train(
+    run: RunFolder,
+    spec: RunSpec,
+    *,
+    kept: RunSpec,
+    resume: bool,
+    observer: TrainObserver | None,
+    before: tuple[Path, str] | None = None,
+) -> RunResult:
+    """One run as `spec` says, `kept` being what its folder says of it; `before` is written just before its start."""
+    if isinstance(spec.objective, GrpoSpec | PpoSpec):
+        open_reward(spec.objective.reward or "")
     tokenizer = load_tokenizer(spec.model)
     data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))
     device = PartialState().device
     bf16 = _use_bf16(spec, device)
     # Fully trained weights stay fp32 under autocast: bf16 has too few bits for an optimizer's small updates.
     dtype = torch.bfloat16 if bf16 and spec.adapter.kind != "full" else torch.float32
-    model = attach(load_model(spec.model, dtype=dtype, device=device), spec.adapter, seed=spec.training.seed)
+    torch.manual_seed(spec.training.seed)  # a reward model's head is drawn as it is loaded
+    base = load_model(
+        spec.model,
+        dtype=dtype,
+        device=device,
+        quantize=spec.adapter.kind == "qlora",
+        scalar_head=isinstance(spec.objective, RewardSpec),
+    )
+    model = attach(base, spec.adapter, seed=spec.training.seed)
     _check_fit(spec, model, data)
-
-    optimizer = make_optimizer(model, weight_decay=spec.training.weight_decay)
+    if needs_reference(spec):
+        data = with_reference(data, model, spec.adapter, bf16=bf16)
+    objective = make_objective(spec, model, tokenizer)
+    learning = learning_module(objective, model)
+    optimizer = make_optimizer(learning, weight_decay=spec.training.weight_decay)
     engine = Engine(
-        model,
-        Sft(model),
+        learning,
+        objective,
         optimizer,
         device=device,
         bf16=bf16,
         max_grad_norm=spec.training.max_grad_norm,
         seed=spec.training.seed,
     )
-    checkpoints = Checkpoints(run.checkpoints, model, optimizer)
+    checkpoints = Checkpoints(run.checkpoints, learning, optimizer)
+    parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None
-    if not resume:
-        _write_start(run, spec, data)
-    progress = progress or Progress(rows_digest=data.digest)
-    parameters = count_parameters(model)
+    if progress is None:
+        if before is not None:
+            storage.write_text(*before)
+        _write_start(run, kept, data)
+        progress = Progress(rows_digest=data.digest)
     with EventLog(run.events, observer, keep_bytes=progress.events_bytes) as log, polite_interrupts() as interrupted:
         log.record(
             StartEvent(
@@ -130,9 +182,10 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
                 time=time.time(),
             )
         )
-        progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
+        with _resumable(checkpoints):
+            progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
         if reason != "interrupted":
-            _save_trained(run, spec.adapter.kind, model, tokenizer, checkpoints, progress)
+            _save_trained(run, model, tokenizer, checkpoints, progress, start)
         log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
     return RunResult(
         run=run,
@@ -144,6 +197,17 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
         tokens=progress.tokens,
         seconds=progress.seconds,
     )
+
+
+@contextmanager
+def _resumable(checkpoints: Checkpoints) -> Iterator[None]:
+    """When the disk refuses in the middle of a run, say how much of the run is safe."""
+    try:
+        yield
+    except StorageError as error:
+        safe = checkpoints.latest()
+        kept = "nothing of the run is kept yet" if safe is None else f"the run is whole up to step {safe.step}"
+        raise StorageError(f"{error}; {kept}, go on with --resume") from error
 
 
 def _check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
@@ -164,7 +228,8 @@ def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
     was, wanted = (yaml.safe_load(dump_spec(spec)) for spec in (before, now))
     changed = ["model"] if was["model"] != wanted["model"] else []
     for section in ("data", "adapter", "objective", "training"):
-        changed += [f"{section}.{key}" for key, value in was[section].items() if value != wanted[section][key]]
+        keys = dict.fromkeys((*was[section], *wanted[section]))
+        changed += [f"{section}.{key}" for key in keys if was[section].get(key) != wanted[section].get(key)]
     return changed
 
 
@@ -219,19 +284,20 @@ def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData) -> None:
 
 def _save_trained(
     run: RunFolder,
-    adapter: str,
     model: "Model",
     tokenizer: "PreTrainedTokenizerBase",
     checkpoints: Checkpoints,
     progress: Progress,
+    start: dict[str, torch.Tensor] | None,
 ) -> None:
     """Keep the best step's weights (the last one's when nothing was validated)."""
     if progress.best_step is not None and progress.best_step != progress.step:
         checkpoints.restore_parameters(progress.best_step)
-    target = run.model if adapter == "full" else run.adapter
+    target = run.adapter if isinstance(model, PeftModel) else run.model
     with storage.atomic_folder(target) as folder, storage_errors(target):
-        if adapter == "full":
-            model.save_pretrained(str(folder))
+        if isinstance(model, PeftModel):
+            save_adapter(model, folder, start)
         else:
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+            with quiet():
+                model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))  # with its chat template: the one that was trained on

@@ -8,7 +8,8 @@ matrix products a chunk; a trained head is recomputed in the backward pass, for 
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-from tunesmith.training.batches import Example, MicroBatch
+from tunesmith.training.batches import Example, MicroBatch, Row, micro_batches
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -37,6 +38,11 @@ class TokenLoss:
         self._head = model.get_output_embeddings()
         self._chunk_logits = chunk_logits
         self._after_head = _after_head(model, self._head)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._model.device
 
     def of(self, batch: MicroBatch[Example]) -> Tensor:
         """Negative log-likelihood, in nats, of the micro-batch's targets; fp32 (supervised,)."""
@@ -63,6 +69,36 @@ class TokenLoss:
         if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
             return F.cross_entropy(logits[0].float(), targets, reduction="none")
         return head_losses(self._head, captured[0], targets, self._after_head, self._chunk_logits)
+
+
+@torch.no_grad()
+def token_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> list[Tensor]:
+    """Log-probabilities of each row's supervised tokens, without a gradient: a tensor (supervised,) per row."""
+    found: dict[int, Tensor] = {}
+    indexed = [_Indexed(index, row) for index, row in enumerate(rows)]
+    for batch in micro_batches(indexed) if rows else []:
+        logps = -token_loss.of(batch.to(token_loss.device))
+        counts = [int(example.row.supervised[1:].sum()) for example in batch.examples]
+        parts = zip(batch.examples, torch.split(logps, counts), strict=True)
+        found |= {example.index: part for example, part in parts}
+    return [found[index] for index in range(len(rows))]
+
+
+def row_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> Tensor:
+    """Log-probability of each row's supervised tokens, summed, without a gradient; fp32 (rows,)."""
+    return torch.stack([logps.sum() for logps in token_logps(token_loss, rows)])
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """A row that knows its place, since micro-batches are ordered by length."""
+
+    index: int
+    row: Row
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return (self.row,)
 
 
 def unchanged(logits: Tensor) -> Tensor:
