@@ -1,11 +1,14 @@
 """The run spec: what is accepted, and what a person reads when it is not."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tunesmith.errors import SpecError
-from tunesmith.spec import RunSpec, dump_spec, load_spec, parse_spec, range_warnings
+from tunesmith.spec import ADAPTER_OPTIONS, RunSpec, dump_spec, load_spec, parse_spec, range_warnings
 
 MINIMAL = "model: embedded\ndata:\n  train: tickets.jsonl\noutput: runs/tickets\n"
 
@@ -86,3 +89,58 @@ def test_a_value_outside_its_typical_range_warns_with_the_range() -> None:
     warnings = range_warnings(spec)
     assert any("training.learning_rate is 0.01" in w and "1e-05 to 0.0005" in w for w in warnings)
     assert any("training.batch_size is 64" in w for w in warnings)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ({"kind": "full", "r": 8}, "`r` is an option of lora and qlora, not of full"),
+        ({"kind": "prompt", "targets": "all-linear"}, "`targets` is an option of lora and qlora, not of prompt"),
+        ({"kind": "lora", "virtual_tokens": 8}, "`virtual_tokens` is an option of prefix and prompt, not of lora"),
+        ({"kind": "qlora", "init": "pissa"}, "init pissa splits the base's weights, which qlora keeps in 4 bits"),
+        ({"kind": "lora", "init": "eva"}, "adapter.init: found 'eva'"),
+    ],
+)
+def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_spec(minimal(adapter=adapter))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"objective": {"kind": "dpo", "simpo_gamma": 1.0}}, "`simpo_gamma` is an option of loss_type: simpo, not of"),
+        ({"objective": {"kind": "dpo", "bta": 1.0}}, "objective.bta: unknown key; did you mean `beta`?"),
+        ({"objective": {"kind": "dqo"}}, "objective.kind: one of sft, dpo, reward, grpo, ppo, rlhf is required"),
+        ({"objective": {"kind": "grpo"}}, "objective.reward is missing: the folder of a reward run, path.py:function"),
+        (
+            {"objective": {"kind": "rlhf", "policy": {"kind": "grpo", "reward": "a:b"}}},
+            "rlhf trains the reward model itself; remove policy.reward, or use kind: grpo",
+        ),
+        (
+            {"objective": {"kind": "reward"}, "adapter": {"kind": "prompt"}},
+            "adapter.kind prompt cannot carry a reward model: its new head must learn",
+        ),
+        (
+            {"objective": {"kind": "ppo", "reward": "a:b"}, "adapter": {"init": "pissa"}},
+            "adapter.init pissa takes a part of the base's weights, and ppo needs the base as its reference",
+        ),
+    ],
+)
+def test_an_objective_that_makes_no_sense_is_refused_with_the_reason(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_spec(minimal(**sections))
+
+
+@pytest.mark.parametrize("kind", list(ADAPTER_OPTIONS))
+@pytest.mark.parametrize("loss_type", ["sigmoid", "simpo", "kto"])
+def test_a_written_spec_reads_as_the_same_whatever_its_kinds(kind: str, loss_type: str) -> None:
+    spec = parse_spec(minimal(adapter={"kind": kind}, objective={"kind": "dpo", "loss_type": loss_type}))
+    again = parse_spec(yaml.safe_load(dump_spec(spec)))
+    assert dump_spec(again) == dump_spec(spec)
+    assert again.adapter == spec.adapter
+    assert again.objective == spec.objective
+
+
+def minimal(**sections: object) -> dict[str, Any]:
+    return {"model": "embedded", "data": {"train": "rows.jsonl"}, "output": "run"} | sections

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from tunesmith.errors import SpecError
-from tunesmith.models.adapters import attach, count_parameters
+from tunesmith.models.adapters import adapter_start, attach, count_parameters, save_adapter
 from tunesmith.spec import AdapterSpec
 
 LLAMA_31_8B = LlamaConfig(
@@ -79,3 +82,55 @@ def test_full_lets_everything_learn() -> None:
 def test_a_target_that_the_model_lacks_is_named_with_those_it_has() -> None:
     with pytest.raises(SpecError, match=r"adapter\.targets: the model has no module `query`; it has .*q_proj"):
         attach(tiny(), AdapterSpec(targets=["q_proj", "query"]))
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt"])
+def test_soft_tokens_are_counted_as_peft_counts_them(kind: str) -> None:
+    model = attach(tiny(), AdapterSpec(kind=kind, virtual_tokens=5))
+    count = count_parameters(model)
+    assert (count.trainable, count.total) == model.get_nb_trainable_parameters()
+    # a prompt is 5 embeddings; a prefix is 5 keys and values of 32 in each of 2 layers
+    assert count.trainable == {"prompt": 5 * 32, "prefix": 5 * 2 * 32 * 2}[kind]
+
+
+def test_a_soft_prompt_begins_as_tokens_of_the_vocabulary() -> None:
+    model = attach(tiny(), AdapterSpec(kind="prompt", virtual_tokens=5))
+    embeddings = model.get_input_embeddings().weight
+    prompt = model.prompt_encoder["default"].embedding.weight
+    assert all(any(torch.equal(token, row) for row in embeddings) for token in prompt)
+
+
+@pytest.mark.parametrize(
+    ("option", "peft"),
+    [
+        ({"rslora": True}, {"use_rslora": True}),
+        ({"dora": True}, {"use_dora": True}),
+        ({"init": "gaussian"}, {"init_lora_weights": "gaussian"}),
+        ({"init": "orthogonal"}, {"init_lora_weights": "orthogonal"}),
+        ({"init": "pissa_niter_4"}, {"init_lora_weights": "pissa_niter_4"}),
+        ({"init": "default"}, {"init_lora_weights": True}),
+    ],
+)
+def test_the_options_of_lora_are_those_of_peft(option: dict[str, object], peft: dict[str, object]) -> None:
+    config = attach(tiny(), AdapterSpec(r=4, **option)).peft_config["default"]
+    assert {name: getattr(config, name) for name in peft} == peft
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_took_from_its_base_is_saved_as_one_that_fits_the_true_base(init: str, tmp_path: Path) -> None:
+    ids = torch.arange(6)[None]
+    spec = AdapterSpec(r=4, init=init)
+    model = attach(tiny(), spec).eval()
+    start = adapter_start(model, spec)
+    with torch.no_grad():
+        untrained = model(ids).logits
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter += 0.01
+        trained = model(ids).logits
+        save_adapter(model, tmp_path / "adapter", start)
+        loaded = PeftModel.from_pretrained(tiny(), str(tmp_path / "adapter")).eval()
+        torch.testing.assert_close(untrained, tiny().eval()(ids).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(loaded(ids).logits, trained, atol=1e-5, rtol=1e-4)
+        with loaded.disable_adapter():
+            torch.testing.assert_close(loaded(ids).logits, untrained, atol=1e-5, rtol=1e-4)

@@ -48,10 +48,9 @@ def test_the_planned_spec_carries_the_planned_values_and_warns_of_nothing() -> N
     assert range_warnings(spec) == []
 
 
-def test_a_method_that_cannot_be_trained_is_not_written_into_a_spec() -> None:
+def test_the_method_that_fits_the_gpu_is_written_into_the_spec() -> None:
     plan = make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4")
-    with pytest.raises(SpecError, match="qlora"):
-        plan_to_spec(plan, "tickets.jsonl")
+    assert plan_to_spec(plan, "tickets.jsonl").adapter.kind == "qlora"
 
 
 def test_too_few_rows_are_warned_about() -> None:

@@ -6,13 +6,11 @@ method, and with how large a micro-batch. It runs in well under a second for the
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.errors import SpecError
 from tunesmith.planning.cost import Cost, costs, gpu_hours, load_prices, train_flops
 from tunesmith.planning.data_facts import DataFacts, measure
 from tunesmith.planning.figures import compact, size
@@ -29,18 +27,21 @@ from tunesmith.planning.memory import (
     usable_bytes,
 )
 from tunesmith.planning.shapes import ModelShape, load_shape
-from tunesmith.spec import AdapterSpec, RunSpec, parse_spec
+from tunesmith.spec import RunSpec, parse_spec
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 """In the order they are recommended: full fine-tuning is rarely necessary."""
 
-METHOD_NAMES: dict[str, str] = {"full": "Full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
+METHOD_NAMES: dict[str, str] = {
+    "full": "Full fine-tuning",
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "prefix": "Prefix tuning",
+    "prompt": "Prompt tuning",
+}
 
 MICRO_BATCH_TOKENS = 4096
 """Padded tokens that the engine runs through the model at once."""
-
-TRAINABLE = get_args(AdapterSpec.model_fields["kind"].annotation)
-"""The methods a run spec accepts."""
 
 
 class MethodPlan(Struct, frozen=True):
@@ -136,15 +137,7 @@ def make_plan(
 
 
 def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
-    """The run spec that follows the plan, for `data`; `output` defaults to a run named after the data file.
-
-    Raises SpecError when the plan's method cannot be trained by this version.
-    """
-    if plan.method not in TRAINABLE:
-        raise SpecError(
-            f"the plan needs {plan.method}, which a run spec cannot ask for yet; "
-            f"use a smaller model, or a GPU from: {', '.join(plan.methods[0].gpus) or 'none known is large enough'}"
-        )
+    """The run spec that follows the plan, for `data`; `output` defaults to a run named after the data file."""
     name = Path(data).name.split(".")[0] or "run"
     sections: dict[str, dict[str, float | str]] = {"adapter": {"kind": plan.method}, "training": {}}
     for setting in plan.hyperparameters:

@@ -1,0 +1,70 @@
+"""Reward functions: how they are found and called, and what a person reads when they go wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.errors import RunError, SpecError, TrainingError
+from tunesmith.training.rewards import FunctionReward, open_reward
+
+ROWS = [
+    Conversation((Message("user", f"Question {n}"), Message("assistant", f"Answer {n}")), metadata={"weight": n})
+    for n in range(2)
+]
+
+
+def reward(tmp_path: Path, code: str) -> FunctionReward:
+    path = tmp_path / "rewards.py"
+    path.write_text(code)
+    found = open_reward(f"{path}:reward")
+    assert isinstance(found, FunctionReward)
+    return found
+
+
+def test_a_function_is_given_the_arguments_that_it_names(tmp_path: Path) -> None:
+    code = (
+        "def reward(completions, reference, weight):\n"
+        "    return [w + (c == r) for c, r, w in zip(completions, reference, weight)]\n"
+    )
+    assert reward(tmp_path, code).score(ROWS, ["Answer 0", "no"]) == [1.0, 1.0]
+
+
+def test_a_function_in_trls_form_is_given_everything(tmp_path: Path) -> None:
+    code = "def reward(prompts, completions, **columns):\n    return [len(prompts) + len(columns['weight'])] * 2\n"
+    assert reward(tmp_path, code).score(ROWS, ["a", "b"]) == [4.0, 4.0]
+
+
+def test_what_a_function_raises_is_told_with_its_place(tmp_path: Path) -> None:
+    code = "def reward(completions):\n    return [1 / 0]\n"
+    with pytest.raises(TrainingError, match=r"raised ZeroDivisionError: .* \(.*rewards\.py:2\); mend it and"):
+        reward(tmp_path, code).score(ROWS, ["a", "b"])
+
+
+@pytest.mark.parametrize("returned", ["[1.0]", "[1.0, float('nan')]", "None", "['a', 'b']"])
+def test_what_is_not_a_number_per_completion_is_refused(returned: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="must return a list of 2 finite numbers"):
+        reward(tmp_path, f"def reward(completions):\n    return {returned}\n").score(ROWS, ["a", "b"])
+
+
+def test_a_module_is_named_by_its_import_path() -> None:
+    assert isinstance(open_reward("math:fsum"), FunctionReward)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "neither the folder of a reward run, nor path.py:function, nor module:function"),
+        ("no_such_module:reward", "cannot import no_such_module: ModuleNotFoundError"),
+        ("math:no_such_function", "math has no function `no_such_function`"),
+        ("missing.py:reward", "cannot import missing.py: FileNotFoundError"),
+    ],
+)
+def test_a_reward_that_cannot_be_found_is_named(name: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        open_reward(name)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        open_reward(str(tmp_path))
