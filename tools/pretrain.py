@@ -1,4 +1,4 @@
-"""Pretrains the embedded model from the generated corpus: `python -m tools.pretrain` (within an hour on two cores).
+"""Pretrains the embedded model from the generated corpus: `python -m tools.pretrain` (about 25 minutes of one core).
 
 A Llama of 3.5 million parameters, because its bf16 weights (7 MB) can live in the repository and train in seconds
 per hundred rows. It never sees a row twice: every batch is drawn fresh from the endless corpus, so there is no
