@@ -3,13 +3,14 @@
 A text is the set of its 5-byte shingles after folding case, width and whitespace: no tokenizer, so every language
 counts alike, and a shingle packs into one integer, so the verified similarity is exact. Shingles that most texts share
 (an instruction template) say nothing about duplication and are left out. Only LSH can lose a pair: 1.4% of those at
-exactly 0.8, far fewer above. A text costs about 100 bytes of memory and a kilobyte some 30 microseconds of one core;
-a large set uses all cores.
+exactly 0.8, far fewer above. Sketches are spilled to a temporary file and read back a band at a time, so a text costs
+some 50 bytes of memory at the peak, and a kilobyte some 25 microseconds of one core; a large set uses all cores.
 """
 
 import itertools
 import os
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -47,6 +48,8 @@ TEMPLATE_SAMPLE = 500
 CHUNK = 128
 """Texts per unit of work: about a megabyte of shingles, which stays in the cache."""
 
+STARTS_AT_ONCE = 4_096
+"""Chunks handed to the workers together, so that a large set's sketches do not queue up in memory."""
 
 PARALLEL_FROM = 20_000
 """Texts from which starting worker processes pays."""
@@ -114,9 +117,7 @@ def exact_groups(texts: Sequence[str]) -> Integers:
     Texts are told apart by Python's 64-bit hash, so memory does not grow with their length; among ten million texts
     two different ones share a hash with a probability of three in a million.
     """
-    hashes = np.fromiter((hash(normalize(text)) for text in texts), np.int64, len(texts))
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    return first[inverse]
+    return _first_with_same(np.fromiter((hash(normalize(text)) for text in texts), np.int64, len(texts)))
 
 
 def duplicate_pairs(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> DuplicatePairs:
@@ -124,18 +125,20 @@ def duplicate_pairs(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> 
 
     Empty texts are duplicates of nothing. `texts` is indexed, not copied, so it may be a lazy sequence over a file.
     """
-    first = exact_groups(texts)
+    template = _template(texts)
+    hashes, keys = _sketches(texts, template)
+    first = _first_with_same(hashes)
     indices = np.arange(len(first))
-    copies = indices[first != indices]
-    distinct = indices[first == indices]
-    near = _near_pairs(LazyTexts(len(distinct), lambda index: normalize(texts[int(distinct[index])])), threshold)
-    left = np.concatenate([first[copies], distinct[near.left]])
-    right = np.concatenate([copies, distinct[near.right]])
-    similarity = np.concatenate([np.ones(len(copies)), near.similarity])
+    copies = indices[(first != indices) & (hashes != hash(""))]
+    near_left, near_right = _candidates(keys, indices[first == indices])
+    similarity = _similarities(texts, near_left, near_right, template)
+    near = similarity >= threshold
+    left = np.concatenate([first[copies], near_left[near]])
+    right = np.concatenate([copies, near_right[near]])
     exact = np.arange(len(left)) < len(copies)
     order = np.lexsort((right, left))
-    pairs = DuplicatePairs(left[order], right[order], similarity[order], exact[order])
-    return pairs.where(np.fromiter((bool(normalize(texts[index])) for index in pairs.left.tolist()), np.bool_))
+    both = np.concatenate([np.ones(len(copies)), similarity[near]])
+    return DuplicatePairs(left[order], right[order], both[order], exact[order])
 
 
 def near_duplicate_clusters(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> Integers:
@@ -145,26 +148,26 @@ def near_duplicate_clusters(texts: Sequence[str], threshold: float = NEAR_DUPLIC
 
 def connected_components(size: int, pairs: DuplicatePairs) -> Integers:
     """The smallest index each of `size` texts is connected to through `pairs` (union-find with path halving)."""
-    parent = list(range(size))
+    parent: dict[int, int] = {}
 
     def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
+        while (above := parent.get(index, index)) != index:
+            parent[index] = index = parent.get(above, above)
         return index
 
     for left, right, _ in pairs:
         low, high = sorted((root(left), root(right)))
         parent[high] = low
-    return np.fromiter((root(index) for index in range(size)), np.int64, size)
+    components = np.arange(size)
+    for index in parent:
+        components[index] = root(index)
+    return components
 
 
-def _near_pairs(texts: LazyTexts, threshold: float) -> DuplicatePairs:
-    template = _template(texts)
-    keys = _band_keys(texts, template)
-    left, right = _candidates(keys)
-    similarity = _similarities(texts, left, right, template)
-    pairs = DuplicatePairs(left, right, similarity, np.zeros(len(left), np.bool_))
-    return pairs.where(similarity >= threshold)
+def _first_with_same(hashes: Integers) -> Integers:
+    """For each hash the index of the first one equal to it."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
@@ -186,14 +189,15 @@ def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
     return shingles, offsets
 
 
-def _template(texts: LazyTexts) -> Hashes:
+def _template(texts: Sequence[str]) -> Hashes:
     """The shingles that over `TEMPLATE_SHARE` of an evenly spaced sample of the texts contain, sorted."""
-    if len(texts) < TEMPLATE_MINIMUM_TEXTS:
+    chosen = np.unique(np.linspace(0, max(len(texts) - 1, 0), TEMPLATE_SAMPLE).astype(np.int64)).tolist()
+    sample = {normalize(texts[index]) for index in chosen} if len(texts) >= TEMPLATE_MINIMUM_TEXTS else set()
+    if len(sample) < TEMPLATE_MINIMUM_TEXTS:
         return np.empty(0, np.uint64)
-    sample = np.unique(np.linspace(0, len(texts) - 1, TEMPLATE_SAMPLE).astype(np.int64)).tolist()
-    sets = [_sorted_set(_shingles([texts[index]])[0]) for index in sample]
+    sets = [_sorted_set(_shingles([text])[0]) for text in sample]
     shingles, counts = np.unique(np.concatenate(sets), return_counts=True)
-    return shingles[counts > TEMPLATE_SHARE * len(sample)]
+    return shingles[counts > TEMPLATE_SHARE * len(sets)]
 
 
 def _without_template(shingles: Hashes, offsets: Integers, template: Hashes) -> tuple[Hashes, Integers]:
@@ -202,36 +206,61 @@ def _without_template(shingles: Hashes, offsets: Integers, template: Hashes) -> 
     # A table over 16 bits of the hash passes nearly all other shingles; only what it stops is looked up exactly.
     suspects = np.zeros(1 << 16, np.bool_)
     suspects[template >> np.uint64(48)] = True
-    keep = ~suspects[shingles >> np.uint64(48)]
-    stopped = np.flatnonzero(~keep)
-    keep[stopped] = ~np.isin(shingles[stopped], template)
-    kept = np.concatenate([[0], np.cumsum(keep)])
-    return shingles[keep], kept[offsets]
+    stopped = np.flatnonzero(suspects[shingles >> np.uint64(48)])
+    places = np.minimum(np.searchsorted(template, shingles[stopped]), len(template) - 1)
+    removed = stopped[template[places] == shingles[stopped]]
+    keep = np.ones(len(shingles), np.bool_)
+    keep[removed] = False
+    return shingles[keep], offsets - np.searchsorted(removed, offsets)
 
 
-def _band_keys(texts: LazyTexts, template: Hashes) -> NDArray[np.uint32]:
-    """One 32-bit key per LSH band and text, (bands, texts); chance collisions cost a verification, never a pair."""
-    keys = np.empty((BANDS, len(texts)), np.uint32)
+class _BandKeys:
+    """One 32-bit key per LSH band and text, in a temporary file band by band: ten million texts have 720 MB of them."""
+
+    def __init__(self, texts: int) -> None:
+        self._texts = texts
+        self._file = tempfile.TemporaryFile(prefix="tunesmith-", buffering=0)  # noqa: SIM115  # vanishes with the object
+
+    def put(self, start: int, keys: NDArray[np.uint32]) -> None:
+        """Keep the keys, (bands, chunk), of the texts from `start` on."""
+        for band, chunk in enumerate(keys):
+            self._file.seek(4 * (band * self._texts + start))
+            self._file.write(chunk.tobytes())
+
+    def band(self, band: int) -> NDArray[np.uint32]:
+        """The keys of one band, (texts,)."""
+        self._file.seek(4 * band * self._texts)
+        return np.fromfile(self._file, np.uint32, self._texts)
+
+
+def _sketches(texts: Sequence[str], template: Hashes) -> tuple[Integers, _BandKeys]:
+    """Each text's hash, (texts,), and its band keys; chance collisions of keys cost a verification, never a pair."""
+    hashes = np.empty(len(texts), np.int64)
+    keys = _BandKeys(len(texts))
     starts = range(0, len(texts), CHUNK)
-    for start, chunk_keys in zip(starts, _sketch_all(texts, template, starts), strict=True):
-        keys[:, start : start + chunk_keys.shape[1]] = chunk_keys
-    return keys
+    for start, (chunk_hashes, chunk_keys) in zip(starts, _sketch_all(texts, template, starts), strict=True):
+        hashes[start : start + len(chunk_hashes)] = chunk_hashes
+        keys.put(start, chunk_keys)
+    return hashes, keys
 
 
-def _sketch_all(texts: LazyTexts, template: Hashes, starts: range) -> Iterator[NDArray[np.uint32]]:
+def _sketch_all(texts: Sequence[str], template: Hashes, starts: range) -> Iterator[tuple[Integers, NDArray[np.uint32]]]:
     """`_sketch` for each start, in order, on all cores when there is much to do."""
-    # Forked workers see the texts without a copy being sent; where forking is not safe one core does it all.
+    # Forked workers see the texts without a copy being sent, and hash as this process does; where forking is not safe
+    # one core does it all.
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     if cores == 1 or len(texts) < PARALLEL_FROM:
         yield from (_sketch(texts, template, start) for start in starts)
         return
     with ProcessPoolExecutor(cores, get_context("fork"), _share_with_worker, (texts, template)) as pool:
-        yield from pool.map(_sketch_shared, starts, chunksize=16)
+        for first in range(0, len(starts), STARTS_AT_ONCE):
+            yield from pool.map(_sketch_shared, starts[first : first + STARTS_AT_ONCE], chunksize=16)
 
 
-def _sketch(texts: LazyTexts, template: Hashes, start: int) -> NDArray[np.uint32]:
-    """The keys of one chunk of texts, (bands, chunk)."""
-    shingles, offsets = _without_template(*_shingles(texts[start : start + CHUNK]), template)
+def _sketch(texts: Sequence[str], template: Hashes, start: int) -> tuple[Integers, NDArray[np.uint32]]:
+    """The hashes, (chunk,), and band keys, (bands, chunk), of one chunk of texts."""
+    normalized = [normalize(text) for text in texts[start : start + CHUNK]]
+    shingles, offsets = _without_template(*_shingles(normalized), template)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         shingles, offsets.astype(np.uint64), BANDS * BAND_ROWS, seed=0
     )
@@ -241,25 +270,26 @@ def _sketch(texts: LazyTexts, template: Hashes, start: int) -> NDArray[np.uint32
     # A text of nothing but template has no evidence: keys of its own make it like (almost) no other.
     bare = np.flatnonzero(np.diff(offsets) == 0)
     bands[bare] = (start + bare)[:, None]
-    return bands.T.astype(np.uint32)
+    return np.fromiter(map(hash, normalized), np.int64), bands.T.astype(np.uint32)
 
 
-_shared: list[tuple[LazyTexts, Hashes]] = []
+_shared: list[tuple[Sequence[str], Hashes]] = []
 
 
-def _share_with_worker(texts: LazyTexts, template: Hashes) -> None:
+def _share_with_worker(texts: Sequence[str], template: Hashes) -> None:
     _shared[:] = [(texts, template)]
 
 
-def _sketch_shared(start: int) -> NDArray[np.uint32]:
+def _sketch_shared(start: int) -> tuple[Integers, NDArray[np.uint32]]:
     return _sketch(*_shared[0], start)
 
 
-def _candidates(keys: NDArray[np.uint32]) -> tuple[Integers, Integers]:
-    """Pairs of texts that share the key of a band, each once, as two index arrays with `left < right`."""
-    size = keys.shape[1]
+def _candidates(keys: _BandKeys, distinct: Integers) -> tuple[Integers, Integers]:
+    """Pairs of `distinct` texts that share the key of a band, each once, as index arrays with `left < right`."""
+    size = len(distinct)
     found = np.empty(0, np.int64)
-    for band in keys:
+    for number in range(BANDS):
+        band = keys.band(number)[distinct]
         order = np.argsort(band, kind="stable")
         ordered = band[order]
         pairs = [found]
@@ -269,17 +299,17 @@ def _candidates(keys: NDArray[np.uint32]) -> tuple[Integers, Integers]:
                 break
             pairs.append(order[same] * size + order[same + distance])
         found = np.unique(np.concatenate(pairs))
-    return found // max(size, 1), found % max(size, 1)
+    return distinct[found // max(size, 1)], distinct[found % max(size, 1)]
 
 
-def _similarities(texts: LazyTexts, left: Integers, right: Integers, template: Hashes) -> NDArray[np.float64]:
+def _similarities(texts: Sequence[str], left: Integers, right: Integers, template: Hashes) -> NDArray[np.float64]:
     """The Jaccard similarity of each pair's shingle sets; pairs must be sorted by `left`."""
     similarity = np.empty(len(left), np.float64)
     sets: dict[int, Hashes] = {}
 
     def shingle_set(index: int) -> Hashes:
         if index not in sets:
-            shingles, _ = _without_template(*_shingles([texts[index]]), template)
+            shingles, _ = _without_template(*_shingles([normalize(texts[index])]), template)
             sets[index] = _sorted_set(shingles)
         return sets[index]
 

@@ -10,6 +10,7 @@ from ftfy.badness import is_bad
 
 from tunesmith.quality.check import Row, quote
 from tunesmith.quality.language import language
+from tunesmith.quality.signs import signs_in
 from tunesmith.quality.task import CODE, parses
 
 HTML = re.compile(
@@ -22,11 +23,6 @@ TEMPLATE_TOKENS = re.compile(
     r"^#{2,3} ?(?:Instruction|Response|Input|Human|Assistant):|^(?:Assistant|AI|Human|User|ASSISTANT|USER):",
     re.MULTILINE,
 )
-TEMPLATE_SIGNS = (
-    "<|", "s>", "INST]", "SYS>>", "_of_turn>", "<pad>", "<unk>", "ction:", "onse:", "nput:", "uman:", "tant:", "ser:",
-    "AI:", "ANT:", "SER:",
-)  # fmt: skip
-"""A text with none of these holds no `TEMPLATE_TOKENS`; looking for them is far cheaper."""
 
 ESCAPES = re.compile(r"\\n(?=\\n|[ \-*•#A-Z0-9]|$)|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\\"|\\r\\n")
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
@@ -50,11 +46,6 @@ REFUSAL = re.compile(
     r"access to real-time|the ability to browse)|"
     r"\b(?:trained|developed|created) by (?:openai|anthropic)\b"
 )
-REFUSAL_SIGNS = (
-    "as an ai", "as a language", "as a large", "an artificial", "m an ai", "am an ai", "just an ai", "only an ai",
-    "language model", "sorry", "afraid", "i can", "i won", "unable", "not able", "decline", "knowledge cut",
-    "training data", "as of my", "personal ", "real-time", "to browse", "openai", "anthropic",
-)  # fmt: skip
 REFUSAL_CHARACTERS = 400
 """Refusals and boilerplate come first; a text that discusses them further down is not one."""
 
@@ -64,8 +55,10 @@ ECHO_CHARACTERS = 20
 
 def is_refusal(output: str) -> bool:
     """Whether `output` is a refusal or opens with a model's talk about itself."""
-    head = output[:REFUSAL_CHARACTERS].strip().lower()
-    return any(sign in head for sign in REFUSAL_SIGNS) and REFUSAL.search(head) is not None
+    signs = signs_in(output).get("refusal")
+    if signs is None or signs[0] >= REFUSAL_CHARACTERS:
+        return False
+    return REFUSAL.search(output[:REFUSAL_CHARACTERS].strip().lower()) is not None
 
 
 def is_mojibake(text: str) -> bool:
@@ -75,7 +68,7 @@ def is_mojibake(text: str) -> bool:
 
 def markup(row: Row, output: str) -> str | None:
     """Tags, entities, chat-template tokens, escapes or control characters in prose; code and JSON may hold them."""
-    suspect = "<" in output or "&" in output or "\\" in output or any(sign in output for sign in TEMPLATE_SIGNS)
+    suspect = "<" in output or "&" in output or "\\" in output or "template" in signs_in(output)
     if not suspect and (output.isprintable() or not CONTROL_CHARACTERS.search(output)):
         return None
     if output[0] in "{[" and parses(output):

@@ -1,18 +1,24 @@
 """Are the inputs of many kinds, or one theme over and over? A model overfits the theme it sees most.
 
-A seeded sample of inputs is clustered by shared words (TF-IDF, average linkage on cosine distance, scikit-learn), so
+A seeded sample of inputs is clustered by shared words (TF-IDF, SciPy's average linkage on cosine distance), so
 the number of clusters follows from the data and one distance. Sampling bounds the time to about a second for any size;
 the cost is that themes under about 0.1% of the rows are not seen.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.quality.check import Profile, quote, share
 from tunesmith.quality.report import Finding, RowNote
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SAMPLED_ROWS = 1_500
 """The time of average linkage grows with the square; shares are then known to about 1%."""
@@ -22,6 +28,11 @@ COMPARED_CHARACTERS = 500
 
 FEWEST_ROWS = 20
 """Fewer inputs have no distribution to speak of."""
+
+COMMON_SHARE = 0.9
+"""A word of more texts than this tells no themes apart."""
+
+WORD = re.compile(r"\w+")
 
 SAME_THEME = 0.7
 """Cosine distance within which clusters are one theme: they share about a third of their weighted words."""
@@ -78,26 +89,43 @@ def diversity(profile: Profile) -> tuple[Finding, ...]:
 
 def _cluster(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[list[str]]]:
     """A cluster per text, numbered from 0, and each cluster's most telling words."""
-    from sklearn.cluster import AgglomerativeClustering
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from scipy.cluster.hierarchy import fcluster, linkage
 
-    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, token_pattern=r"(?u)\w+", max_df=0.9)  # noqa: S106
-    try:
-        vectors = vectorizer.fit_transform(texts)
-    except ValueError:  # no word at all, or none that not all texts share
+    vectors, names = _tf_idf(texts)
+    if not len(names):  # no word at all, or none that not all texts share
         return np.zeros(len(texts), np.int64), [[quote(texts[0], 40)]]
     distances = np.clip(1 - (vectors @ vectors.T).toarray(), 0, 2)
-    clustering = AgglomerativeClustering(
-        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=SAME_THEME
-    )
-    clusters = clustering.fit_predict(distances).astype(np.int64)
-    names = vectorizer.get_feature_names_out()
+    condensed = distances[np.triu_indices(len(texts), 1)]
+    clusters = fcluster(linkage(condensed, "average"), SAME_THEME, "distance").astype(np.int64) - 1
     words = []
     for cluster in range(clusters.max() + 1):
-        weights = np.asarray(vectors[clusters == cluster].sum(axis=0)).ravel()
-        top = [index for index in np.argsort(-weights)[:SHOWN_WORDS].tolist() if weights[index] > 0]
-        words.append([str(names[index]) for index in top] or ["no words"])
+        told = np.asarray(vectors[clusters == cluster].sum(axis=0)).ravel()
+        top = [index for index in np.argsort(-told)[:SHOWN_WORDS].tolist() if told[index] > 0]
+        words.append([names[index] for index in top] or ["no words"])
     return clusters, words
+
+
+def _tf_idf(texts: Sequence[str]) -> "tuple[csr_array, list[str]]":
+    """Each text's words weighed by (1 + log tf) * (1 + log((n + 1)/(df + 1))), of unit length; and the words.
+
+    The weighting of scikit-learn's TfidfVectorizer (sublinear), whose import alone takes longer than this check.
+    """
+    from scipy.sparse import csr_array
+
+    counts = [Counter(WORD.findall(text.lower())) for text in texts]
+    frequency = Counter(word for count in counts for word in count)
+    names = [word for word, texts_with in frequency.items() if texts_with <= COMMON_SHARE * len(texts)]
+    column = {word: index for index, word in enumerate(names)}
+    idf = {word: 1 + math.log((1 + len(texts)) / (1 + frequency[word])) for word in names}
+    columns, values, ends = [], [], [0]
+    for count in counts:
+        weights = {column[word]: (1 + math.log(times)) * idf[word] for word, times in count.items() if word in column}
+        length = math.hypot(*weights.values()) or 1
+        columns += list(weights)
+        values += [weight / length for weight in weights.values()]
+        ends.append(len(columns))
+    shape = (len(texts), max(len(names), 1))
+    return csr_array((np.array(values, np.float32), np.array(columns, np.int32), np.array(ends)), shape), names
 
 
 def _theme(members: NDArray[np.int64], texts: Sequence[str], words: Sequence[str]) -> list[str]:

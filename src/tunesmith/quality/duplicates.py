@@ -4,11 +4,13 @@ Rows are compared as input and output together, in the same context (system prom
 same words but materially different outputs are a contradiction, not a duplicate, and are left to that check.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
-from tunesmith.dataset.neardup import LazyTexts, connected_components, duplicate_pairs
+from tunesmith.dataset.neardup import connected_components, duplicate_pairs
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, quote, share
 from tunesmith.quality.contradictions import answer, outputs_differ
 from tunesmith.quality.report import Finding, RowNote
@@ -28,13 +30,14 @@ class DuplicateRows:
 
 def duplicate_rows(rows: RowTexts) -> DuplicateRows:
     """Find the superfluous rows: those that copy, or say with nearly the same words, what an earlier row says."""
-    pairs = duplicate_pairs(LazyTexts(len(rows), lambda index: _whole(rows, index)))
+    pairs = duplicate_pairs(_WholeRows(rows))
     pairs = pairs.where(rows.contexts[pairs.left] == rows.contexts[pairs.right])
     exact = dict(zip(pairs.right[pairs.exact].tolist(), pairs.left[pairs.exact].tolist(), strict=True))
     agreeing = (not outputs_differ(answer(rows, left), answer(rows, right)) for left, right, _ in pairs)
     pairs = pairs.where(np.fromiter(agreeing, np.bool_, len(pairs)) | pairs.exact)
-    first = connected_components(len(rows), pairs).tolist()
-    near = {index: kept for index, kept in enumerate(first) if kept != index and index not in exact}
+    first = connected_components(len(rows), pairs)
+    joined = np.flatnonzero(first != np.arange(len(rows))).tolist()
+    near = {index: int(first[index]) for index in joined if index not in exact}
     return DuplicateRows(exact, near)
 
 
@@ -74,6 +77,26 @@ def _finding(profile: Profile, check: str, copies: dict[int, int], what: str, fa
     )
 
 
-def _whole(rows: RowTexts, index: int) -> str:
-    """A row as one text; the context leads, so that copies in different contexts are no exact copies."""
-    return f"{rows.contexts[index] or ''}\1{rows.inputs[index].strip()}\1{rows.outputs[index].strip()}"
+class _WholeRows(Sequence[str]):
+    """Each row as one text; the context leads, so that copies in different contexts are no exact copies."""
+
+    def __init__(self, rows: RowTexts) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        rows = self._rows
+        if isinstance(index, int):
+            return _whole(int(rows.contexts[index]), rows.inputs[index], rows.outputs[index])
+        parts = (rows.contexts[index].tolist(), rows.inputs[index], rows.outputs[index])
+        return [_whole(*part) for part in zip(*parts, strict=True)]
+
+
+def _whole(context: int, asked: str, said: str) -> str:
+    return f"{context or ''}\1{asked.strip()}\1{said.strip()}"

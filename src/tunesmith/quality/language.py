@@ -24,6 +24,9 @@ ENGLISH = frozenset(
     ("the", "and", "is", "are", "was", "were", "of", "to", "that", "it", "you", "for", "with", "this", "have", "has",
      "not", "can", "your", "from", "they", "what", "how", "which", "would", "there", "their", "be", "my", "does")
 )  # fmt: skip
+WITH_THE = (" and ", " of ", " to ", " is ", " for ", " you ")
+"""With "the", which no other language has, one of these is proof enough, and far cheaper to see."""
+
 NOT_PROSE = re.compile(r"[{}<>=\\|_/`]|\d{3,}")
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -33,6 +36,8 @@ def language(text: str) -> str | None:
     text = text[:COMPARED_CHARACTERS].strip()
     if len(text) < FEWEST_CHARACTERS:
         return None
+    if " the " in text and any(word in text for word in WITH_THE):
+        return "en"
     words = text.lower().split()
     if len(ENGLISH.intersection(words)) >= 3:
         return "en"

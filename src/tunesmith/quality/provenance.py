@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tunesmith.quality.check import Flag, Flags, Profile, Row, quote, share
 from tunesmith.quality.report import Finding
+from tunesmith.quality.signs import signs_in
 
 GENERATED_SHARE = 0.5
 """Most rows machine-generated: the model learns from a model."""
@@ -39,12 +40,7 @@ TELLTALES = re.compile(
 TELLTALE_CHARACTERS = 200
 """Such phrases open and close texts."""
 
-TELLTALE_SIGNS = (
-    "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
-    "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
-)  # fmt: skip
-
-NUMBER = re.compile(r"\d[\d.,]*")
+NUMBER = re.compile(r"[0-9][0-9.,]*")
 BEFORE_NUMBER = 20
 AFTER_NUMBER = 12
 """Characters around a number in which it may turn out to be a price, a date or a version."""
@@ -54,6 +50,8 @@ VOLATILE = re.compile(
     r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December) (?:\d{1,2}, )?"
     r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b"
 )
+VOLATILE_SIGNS = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "dollars", "euros", "19", "20", "v", "V")
+"""One of them is in everything that `VOLATILE` matches."""
 
 
 class ProvenanceCheck:
@@ -133,18 +131,22 @@ def _declaration(row: Row) -> str | None:
 
 
 def _telltale(row: Row) -> str | None:
-    text = row.output.lower()
+    text = row.output
+    signs = signs_in(text).get("telltale")
+    if signs is None or (signs[0] >= TELLTALE_CHARACTERS and signs[1] <= len(text) - TELLTALE_CHARACTERS):
+        return None
     if len(text) > 2 * TELLTALE_CHARACTERS:
         text = f"{text[:TELLTALE_CHARACTERS]}\n{text[-TELLTALE_CHARACTERS:]}"
-    if any(sign in text for sign in TELLTALE_SIGNS) and (match := TELLTALES.search(text)):
-        return f"“{match.group().strip()}”"
-    return None
+    match = TELLTALES.search(text.lower())
+    return None if match is None else f"“{match.group().strip()}”"
 
 
 def _changing(row: Row) -> str | None:
     # Numbers are found ten times faster than prices and dates; most texts have few.
     for number in NUMBER.finditer(row.output):
         around = row.output[max(number.start() - BEFORE_NUMBER, 0) : number.end() + AFTER_NUMBER]
+        if not any(sign in around for sign in VOLATILE_SIGNS):
+            continue
         match = VOLATILE.search(around)
         if match and match.group() not in row.input:
             return quote(around)

@@ -4,7 +4,8 @@ The pass writes each row's input and output once, so a check may look at any row
 a near-duplicate pair) while memory holds about 40 bytes a row. The cost is the text's size on the temporary disk.
 """
 
-import mmap
+import itertools
+import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
@@ -23,16 +24,17 @@ class SpilledTexts(Sequence[str]):
         # Unlinked at once by the operating system where it can, so a killed process leaves nothing behind.
         self._file = tempfile.TemporaryFile(prefix="tunesmith-")  # noqa: SIM115
         self._ends = array("q", [0])
-        self._map: mmap.mmap | None = None
+        self._unwritten = False
 
     def extend(self, texts: Iterable[str]) -> None:
-        """Append `texts`; not allowed any more once one was read back."""
+        """Append `texts`."""
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         end = self._ends[-1]
         for text in encoded:
             end += len(text)
             self._ends.append(end)
         self._file.write(b"".join(encoded))
+        self._unwritten = True
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -43,20 +45,30 @@ class SpilledTexts(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return [self[position] for position in range(start, stop, step)]
+            ends = self._ends[start : max(stop, start) + 1]
+            block, base = self._bytes(ends[0], ends[-1]), ends[0]
+            return [
+                block[begin - base : end - base].decode("utf-8", "surrogatepass")
+                for begin, end in itertools.pairwise(ends)
+            ]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        start, end = self._ends[index], self._ends[index + 1]
-        return self._bytes(start, end).decode("utf-8", "surrogatepass")
+        return self._bytes(self._ends[index], self._ends[index + 1]).decode("utf-8", "surrogatepass")
 
     def _bytes(self, start: int, end: int) -> bytes:
-        if self._ends[-1] == 0:
-            return b""
-        if self._map is None:
+        if self._unwritten:
             self._file.flush()
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._map[start:end]
+            self._unwritten = False
+        if hasattr(os, "pread"):  # reads at a place of its own, so that forked workers do not disturb each other
+            return os.pread(self._file.fileno(), end - start, start)
+        self._file.seek(start)
+        block = self._file.read(end - start)
+        self._file.seek(0, os.SEEK_END)
+        return block
 
 
 class RowWriter:

@@ -7,13 +7,13 @@ they look like. To add a kind, add its rule here and its check digit to `validat
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from re import Pattern
 
 from tunesmith.quality.pii import validators
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One recognizable form: group `value` of `pattern` (or all of it) is the data if `valid` says so.
 
@@ -29,6 +29,10 @@ class Rule:
     digits: int = 0
     shorten: bool = False
     personal: bool = True
+    group: str | int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", "value" if "value" in self.pattern.groupindex else 0)
 
 
 def _after(words: tuple[str, ...], value: str) -> Pattern[str]:

@@ -4,9 +4,11 @@ Most of a data set holds none, so each rule runs only where something rare and c
 six digits close together) says that it could match. Everything a rule finds was validated.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 
+from ahocorasick_rs import AhoCorasick, Implementation
 from msgspec import Struct
 
 from tunesmith.quality.pii import rules
@@ -95,18 +97,32 @@ def _number_zones(text: str) -> list[tuple[int, int]]:
 def _numbers(text: str, start: int, end: int) -> Iterator[PiiSpan]:
     digits = len(text[start:end].encode("utf-8", "surrogatepass").translate(None, NOT_DIGITS))
     words_start = max(start - WORDS_BEFORE, 0)
-    words = text[words_start:end].lower()
+    named = _named_rules(text[words_start:end].lower())
     for rule in rules.NUMBERS:
-        if digits < rule.digits:
+        if digits < rule.digits or (rule.words and rule not in named):
             continue
-        if not rule.words:
-            yield from _apply(rule, text, start, end)
-        elif any(word in words for word in rule.words):
-            yield from _apply(rule, text, words_start, end)
+        begin = words_start if rule.words else start
+        if rule.pattern.search(text, begin, end) is not None:
+            yield from _apply(rule, text, begin, end)
+
+
+def _named_rules(words: str) -> set[Rule]:
+    """The rules for numbers one of whose words is in `words`."""
+    automaton, named = _word_automaton()
+    if not words.isascii():
+        words = words.encode("utf-8", "replace").decode()  # no lone surrogates
+    return {named[word] for word, _, _ in automaton.find_matches_as_indexes(words, overlapping=True)}
+
+
+@functools.cache
+def _word_automaton() -> tuple[AhoCorasick, tuple[Rule, ...]]:
+    named = [(word, rule) for rule in rules.NUMBERS for word in rule.words]
+    automaton = AhoCorasick([word for word, _ in named], implementation=Implementation.DFA)
+    return automaton, tuple(rule for _, rule in named)
 
 
 def _apply(rule: Rule, text: str, start: int = 0, end: int | None = None) -> Iterator[PiiSpan]:
-    group = "value" if "value" in rule.pattern.groupindex else 0
+    group = rule.group
     for match in rule.pattern.finditer(text, start, len(text) if end is None else end):
         value = match[group]
         begin = match.start(group)

@@ -1,0 +1,47 @@
+"""The literal signs behind the rules' patterns, all found in one pass over a text: an Aho-Corasick automaton.
+
+A pattern costs tens of microseconds on a kilobyte, and clean text holds none of what it looks for. So a rule runs its
+pattern only where one of its signs is; looking for all signs of all rules together takes three microseconds.
+"""
+
+import functools
+from collections.abc import Mapping
+
+from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
+
+SIGNS: dict[str, tuple[str, ...]] = {
+    "refusal": (
+        "as an ai", "as a language", "as a large", "an artificial", "m an ai", "am an ai", "just an ai", "only an ai",
+        "language model", "sorry", "afraid", "i can", "i won", "unable", "not able", "decline", "knowledge cut",
+        "training data", "as of my", "personal ", "real-time", "to browse", "openai", "anthropic",
+    ),
+    "template": (
+        "<|", "s>", "inst]", "sys>>", "_of_turn>", "<pad>", "<unk>", "ction:", "onse:", "nput:", "uman:", "ai:", "ant:",
+        "ser:",
+    ),
+    "telltale": (
+        "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
+        "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
+    ),
+}  # fmt: skip
+"""Rule → lower-case texts, one of which is in everything that the rule's pattern matches."""
+
+
+@functools.lru_cache(maxsize=2)
+def signs_in(text: str) -> Mapping[str, tuple[int, int]]:
+    """The rules with a sign in `text` and, in characters, where the first of them begins and the last one ends."""
+    found: dict[str, tuple[int, int]] = {}
+    automaton, rules = _automaton()
+    lower = text.lower() if text.isascii() else text.lower().encode("utf-8", "replace").decode()  # no lone surrogates
+    for sign, start, end in automaton.find_matches_as_indexes(lower, overlapping=True):
+        rule = rules[sign]
+        first, last = found.get(rule, (start, end))
+        found[rule] = (min(first, start), max(last, end))
+    return found
+
+
+@functools.cache
+def _automaton() -> tuple[AhoCorasick, tuple[str, ...]]:
+    rules = tuple(rule for rule, signs in SIGNS.items() for _ in signs)
+    signs = [sign for signs in SIGNS.values() for sign in signs]
+    return AhoCorasick(signs, matchkind=MatchKind.Standard, implementation=Implementation.DFA), rules
