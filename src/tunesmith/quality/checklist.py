@@ -46,6 +46,7 @@ from tunesmith.quality.review import review
 from tunesmith.quality.rows import RowWriter
 from tunesmith.quality.size import size
 from tunesmith.quality.task import TaskInference
+from tunesmith.quality.tokens import TokensCheck
 
 BATCH_ROWS = 500
 """Rows per unit of work: large enough that handing it over costs little, small enough that workers share evenly."""
@@ -66,13 +67,14 @@ def check(
 
     `task` (classification, extraction, style, domain or code) is inferred when None; `model` adds the token check;
     `eval_file` the leakage check; `workers` defaults to the cores this process may use.
-    Raises DataError when a file cannot be read at all, SpecError for an unknown task.
+    Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError for a model without
+    a usable tokenizer.
     """
     started = time.perf_counter()
     names = tuple(str(file) for file in files)
     inference = TaskInference()
     inference.infer(task)  # refuses an unknown task before reading anything
-    checklist = _checklist()
+    checklist = _checklist(model)
     row_checks = [item for item in checklist if not callable(item)]
     reading = _Reading(names)
     rows = _run(reading, [inference, *row_checks], workers or _cores())
@@ -100,8 +102,9 @@ def check(
     )
 
 
-def _checklist() -> list[RowCheck[Any] | ProfileCheck]:
+def _checklist(model: str | None) -> list[RowCheck[Any] | ProfileCheck]:
     """Every check, in the order of the report."""
+    tokens = [] if model is None else [TokensCheck(model)]
     return [
         size,
         FormatCheck(),
@@ -114,6 +117,7 @@ def _checklist() -> list[RowCheck[Any] | ProfileCheck]:
         PersonalData(),
         leakage,
         ProvenanceCheck(),
+        *tokens,
     ]
 
 

@@ -16,11 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-MICRO_BATCH_TOKENS = 4096
-"""Padded tokens that one forward pass may hold (a longer row goes alone): bounds the memory of activations."""
-
-LAUNCH_TOKENS = 64
-"""What starting another micro-batch costs, in tokens' worth of time; padding below that is cheaper than a split."""
+from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS, cheapest_cuts
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ def step_rows(step: int, *, rows: int, batch_size: int, seed: int) -> NDArray[np
 def micro_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
     """Cut `examples` into micro-batches of like lengths, each at most `token_budget` padded tokens (or one example)."""
     by_length = sorted(examples, key=_longest)
-    ends = _cheapest_cuts([_longest(example) for example in by_length], len(by_length[0].rows), token_budget)
+    ends = cheapest_cuts([_longest(example) for example in by_length], len(by_length[0].rows), token_budget)
     return [collate(by_length[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -129,27 +125,3 @@ def _longest(example: Example) -> int:
 @functools.lru_cache(maxsize=2)
 def _epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
-def _cheapest_cuts(lengths: list[int], rows_each: int, token_budget: int) -> list[int]:
-    """Ends of the contiguous groups of ascending `lengths` that cost least: padded tokens plus a fixed cost each.
-
-    Exact by dynamic programming: the best cut of the first n rows extends a best cut of fewer.
-    """
-    cost = [0.0] + [math.inf] * len(lengths)  # cost[n]: of the first n rows
-    start = [0] * (len(lengths) + 1)  # start[n]: where the last group of that cut begins
-    for end in range(1, len(lengths) + 1):
-        longest = lengths[end - 1]
-        for begin in range(end - 1, -1, -1):
-            padded = longest * rows_each * (end - begin)
-            if padded > token_budget and end - begin > 1:
-                break
-            if cost[begin] + padded + LAUNCH_TOKENS < cost[end]:
-                cost[end] = cost[begin] + padded + LAUNCH_TOKENS
-                start[end] = begin
-    ends = []
-    end = len(lengths)
-    while end > 0:
-        ends.append(end)
-        end = start[end]
-    return ends[::-1]
