@@ -29,14 +29,28 @@ def check(
     task: str | None = None,
     model: str | None = None,
     eval_file: str | Path | None = None,
+    names: bool = False,
+    semantic: str | None = None,
+    review_file: str | Path | None = None,
 ) -> CheckReport:
     """Run the quality checklist over data files; `eval_file` adds the leakage check, `model` the token check.
 
-    Raises DataError when a file cannot be read at all, SpecError for an unknown task.
+    `names` looks for names and places too, `semantic` is an embedding model that finds rows saying the same in other
+    words, `review_file` receives a random sample of rows for a person to judge.
+    Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError or
+    MissingDependencyError where a model or an extra that was asked for is missing.
     """
     from tunesmith.quality.checklist import check as run_checklist
 
-    return run_checklist(files, task=task, model=model, eval_file=eval_file)
+    return run_checklist(
+        files,
+        task=task,
+        model=model,
+        eval_file=eval_file,
+        names=names,
+        semantic=semantic,
+        review_file=review_file,
+    )
 
 
 def row(file: str | Path, number: int) -> Conversation:

@@ -29,6 +29,9 @@ def command() -> None:
 @click.option("--task", help="classification, extraction, style, domain or code; inferred when left out.")
 @click.option("--model", help="Count tokens with this model's tokenizer: lengths, truncation, padding.")
 @click.option("--eval", "eval_file", help="Evaluation file: report its rows that leak from the training files.")
+@click.option("--semantic", metavar="MODEL", help="Embedding model (folder or hub id): find rows that mean the same.")
+@click.option("--names", is_flag=True, help="Look for names and places too (extra `pii` and a spaCy model; slow).")
+@click.option("--review", "review_file", metavar="OUT", help="Write 100 random rows as JSONL for a person to judge.")
 @click.option("--json", "json_out", metavar="OUT", help="Write the report as JSON to OUT; `-` is standard output.")
 @click.option("--html", "html_out", metavar="OUT", help="Write the report as a self-contained page to OUT.")
 @click.pass_context
@@ -38,6 +41,9 @@ def check(
     task: str | None,
     model: str | None,
     eval_file: str | None,
+    semantic: str | None,
+    names: bool,
+    review_file: str | None,
     json_out: str | None,
     html_out: str | None,
 ) -> None:
@@ -46,7 +52,15 @@ def check(
     \b
     Example:  tunesmith data check tickets.jsonl --html check.html
     """
-    report = api.check(files, task=task, model=model, eval_file=eval_file)
+    report = api.check(
+        files,
+        task=task,
+        model=model,
+        eval_file=eval_file,
+        names=names,
+        semantic=semantic,
+        review_file=review_file,
+    )
     if html_out is not None:
         from tunesmith.report.check_page import write_check_page
 
@@ -55,8 +69,9 @@ def check(
         write_json(json_out, report)
     if json_out != "-":
         print_check(console(), report)
-        if html_out is not None:
-            click.echo(f"\nPage: {html_out}")
+        for name, written in (("Page", html_out), ("Rows to review", review_file)):
+            if written is not None:
+                click.echo(f"{name}: {written}")
     if report.status == "fail":
         ctx.exit(1)
 

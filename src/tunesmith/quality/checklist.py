@@ -42,8 +42,9 @@ from tunesmith.quality.outputs import OutputsCheck
 from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.provenance import ProvenanceCheck
 from tunesmith.quality.report import CheckReport
-from tunesmith.quality.review import review
+from tunesmith.quality.review import review, write_review
 from tunesmith.quality.rows import RowWriter
+from tunesmith.quality.semantic import SemanticDuplicates
 from tunesmith.quality.size import size
 from tunesmith.quality.task import TaskInference
 from tunesmith.quality.tokens import TokensCheck
@@ -61,25 +62,30 @@ def check(
     task: str | None = None,
     model: str | None = None,
     eval_file: str | Path | None = None,
+    names: bool = False,
+    semantic: str | None = None,
+    review_file: str | Path | None = None,
     workers: int | None = None,
 ) -> CheckReport:
     """Run the checklist over `files`; broken rows are findings, not errors.
 
     `task` (classification, extraction, style, domain or code) is inferred when None; `model` adds the token check;
-    `eval_file` the leakage check; `workers` defaults to the cores this process may use.
-    Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError for a model without
-    a usable tokenizer.
+    `eval_file` the leakage check; `names` looks for names and places too; `semantic` is an embedding model (folder or
+    hub id) that finds rows saying the same in other words; a random sample of rows to judge goes to `review_file`;
+    `workers` defaults to the cores this process may use.
+    Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError for a model that
+    cannot be used, MissingDependencyError for `names` without its extra.
     """
     started = time.perf_counter()
-    names = tuple(str(file) for file in files)
+    paths = tuple(str(file) for file in files)
     inference = TaskInference()
     inference.infer(task)  # refuses an unknown task before reading anything
-    checklist = _checklist(model)
+    checklist = _checklist(model, names=names, semantic=semantic)
     row_checks = [item for item in checklist if not callable(item)]
-    reading = _Reading(names)
+    reading = _Reading(paths)
     rows = _run(reading, [inference, *row_checks], workers or _cores())
     profile = Profile(
-        files=names,
+        files=paths,
         rows=rows,
         task=inference.infer(task),
         characters=inference.signs.characters,
@@ -87,11 +93,13 @@ def check(
         broken_count=reading.broken_count,
         evaluation=None if eval_file is None else _read_texts(str(eval_file)),
     )
+    if review_file is not None:
+        write_review(rows, Path(review_file))
     findings = tuple(
         finding for item in checklist for finding in (item(profile) if callable(item) else item.findings(profile))
     )
     return CheckReport(
-        files=names,
+        files=paths,
         rows=len(rows),
         broken_rows=reading.broken_count,
         task=profile.task.name,
@@ -102,9 +110,10 @@ def check(
     )
 
 
-def _checklist(model: str | None) -> list[RowCheck[Any] | ProfileCheck]:
+def _checklist(model: str | None, *, names: bool, semantic: str | None) -> list[RowCheck[Any] | ProfileCheck]:
     """Every check, in the order of the report."""
     tokens = [] if model is None else [TokensCheck(model)]
+    meanings = [] if semantic is None else [SemanticDuplicates(semantic)]
     return [
         size,
         FormatCheck(),
@@ -114,7 +123,8 @@ def _checklist(model: str | None) -> list[RowCheck[Any] | ProfileCheck]:
         contradictions,
         balance,
         duplicates,
-        PersonalData(),
+        *meanings,
+        PersonalData(names=names),
         leakage,
         ProvenanceCheck(),
         *tokens,

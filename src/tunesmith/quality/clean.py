@@ -26,9 +26,9 @@ from tunesmith.quality.blemishes import is_mojibake, is_refusal
 from tunesmith.quality.check import RowTexts, output_text, quote
 from tunesmith.quality.contradictions import contradicting_rows
 from tunesmith.quality.duplicates import duplicate_rows
-from tunesmith.quality.pii.names import installed_name_finder
-from tunesmith.quality.pii.scan import PiiSpan, find_pii
-from tunesmith.quality.redact import Finder, redact, redact_text
+from tunesmith.quality.pii.names import finder
+from tunesmith.quality.pii.scan import find_pii
+from tunesmith.quality.redact import redact, redact_text
 from tunesmith.quality.rows import RowWriter
 from tunesmith.storage import atomic_file
 
@@ -118,7 +118,7 @@ class _Cleaning:
 
     def __init__(self, source: str | Path, mends: Mends) -> None:
         self._mends = mends
-        self._find = _finder() if mends.redact_pii else find_pii
+        self._find = finder(required=False) if mends.redact_pii else find_pii
         # Standard input cannot be read twice.
         once = list(read(source)) if str(source) == "-" else None
         self._read: Callable[[], Iterator[Conversation | BrokenRow]] = lambda: iter(once or read(source))
@@ -259,18 +259,6 @@ def _take(rows: RowTexts, indices: Integers) -> RowTexts:
         file_of=rows.file_of[indices],
         lines=rows.lines[indices],
     )
-
-
-def _finder() -> Finder:
-    """The rules, and behind them the recognizer of names where one is installed."""
-    find_names = installed_name_finder()
-    if find_names is None:
-        return find_pii
-
-    def find(text: str) -> tuple[PiiSpan, ...]:
-        return find_pii(text) or find_names(text)
-
-    return find
 
 
 def _fix_encoding(text: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS, cheapest_cuts
+from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
+from tunesmith.dataset.lengths import cheapest_cuts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
 """The check for personal data: which rows hold what, without ever showing it.
 
-It runs the redactor itself, so what this check reports is exactly what `data clean --redact-pii` replaces.
+It runs the redactor itself, so what this check reports is what `data clean --redact-pii` replaces.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from tunesmith.quality.check import Flag, Flags, Profile, Row, clean_command, share
-from tunesmith.quality.redact import redact
+from tunesmith.quality.pii.names import finder
+from tunesmith.quality.pii.scan import find_pii
+from tunesmith.quality.redact import Finder, redact
 from tunesmith.quality.report import Finding
 
 SECRETS = frozenset({"API_KEY", "PRIVATE_KEY", "CREDIT_CARD"})
@@ -24,9 +27,11 @@ class ObservedPii(Struct, frozen=True):
 
 
 class PersonalData:
-    """Rows that hold personal data (a `RowCheck`)."""
+    """Rows that hold personal data (a `RowCheck`); names and places only where `names` asks for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, names: bool = False) -> None:
+        self._names = names
+        _finder(names)  # before the pass: what is missing is told at once, and forked workers inherit the model
         self._flags = Flags()
         self._kinds: Counter[str] = Counter()
 
@@ -34,8 +39,9 @@ class PersonalData:
         """Look for personal data in each row's messages, tool calls, text and metadata."""
         flags: list[Flag] = []
         kinds: Counter[str] = Counter()
+        find = _finder(self._names)
         for row in rows:
-            redaction = redact(row.conversation)
+            redaction = redact(row.conversation, find)
             if redaction.found:
                 flags.append(Flag(row.index, row.where, str(redaction)))
                 kinds.update(redaction.found)
@@ -51,7 +57,10 @@ class PersonalData:
         if not self._flags.count:
             return (
                 Finding(
-                    "personal data", "pass", "no personal data recognized (names and addresses are not looked for)"
+                    "personal data",
+                    "pass",
+                    "no personal data recognized"
+                    + ("" if self._names else " (names are only looked for with --names)"),
                 ),
             )
         named = ", ".join(f"{kind} {count:,}" for kind, count in self._kinds.most_common())
@@ -68,3 +77,8 @@ class PersonalData:
                 facts={"kinds": dict(self._kinds)},
             ),
         )
+
+
+@functools.cache
+def _finder(names: bool) -> Finder:
+    return finder(required=True) if names else find_pii

@@ -1,13 +1,14 @@
 """Names and places, which no pattern can tell: Presidio's named-entity recognizer over a spaCy model.
 
-It reads about a hundred rows a second, a thousandth of the rules' speed, so only redaction uses it, and only when
-both Presidio (the extra `pii`) and a spaCy model are installed.
+It reads about a hundred rows a second, a thousandth of the rules' speed. Redaction uses it wherever both Presidio (the
+extra `pii`) and a spaCy model are installed, because it must not miss a name; the check only when asked.
 """
 
 import importlib.util
 from typing import Any
 
-from tunesmith.quality.pii.scan import PiiSpan
+from tunesmith.errors import MissingDependencyError
+from tunesmith.quality.pii.scan import PiiSpan, find_pii
 from tunesmith.quality.redact import PLACEHOLDER, Finder
 
 MODELS = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm", "xx_ent_wiki_sm")
@@ -26,6 +27,26 @@ def installed_name_finder() -> Finder | None:
     import spacy
 
     return name_finder(spacy.load(model))
+
+
+def finder(*, required: bool) -> Finder:
+    """The rules, and behind them the recognizer of names where one is installed.
+
+    Raises MissingDependencyError when there is none and it is `required`.
+    """
+    find_names = installed_name_finder()
+    if find_names is None:
+        if required:
+            raise MissingDependencyError(
+                "--names: needs Presidio and a spaCy model: pip install 'tunesmith[pii]', then "
+                "python -m spacy download en_core_web_sm"
+            )
+        return find_pii
+
+    def find(text: str) -> tuple[PiiSpan, ...]:
+        return find_pii(text) or find_names(text)
+
+    return find
 
 
 def name_finder(pipeline: Any) -> Finder:
