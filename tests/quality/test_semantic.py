@@ -66,7 +66,8 @@ def test_two_labels_are_never_the_same_meaning(duplicates: SemanticDuplicates) -
 def test_the_encoder_is_the_mean_of_the_models_last_states_without_padding() -> None:
     texts = ["Hello there.", "A much longer text about the parcel that did not come."]
     vectors = load_encoder(str(embedded_model()))(texts)
-    tokenizer, model = AutoTokenizer.from_pretrained(embedded_model()), AutoModel.from_pretrained(embedded_model())
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model())
+    model = AutoModel.from_pretrained(embedded_model(), dtype=torch.float32)
     for text, vector in zip(texts, vectors, strict=True):
         with torch.inference_mode():
             states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]

@@ -95,10 +95,13 @@ def load_encoder(ref: str) -> Encoder:
     """
     try:
         with quiet():
+            import torch
             from transformers import AutoModel, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(ref, trust_remote_code=False)
-            model: Any = AutoModel.from_pretrained(ref, use_safetensors=True, trust_remote_code=False).eval()
+            model: Any = AutoModel.from_pretrained(
+                ref, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            ).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         raise ModelError(
@@ -108,8 +111,6 @@ def load_encoder(ref: str) -> Encoder:
         tokenizer.pad_token = tokenizer.eos_token
 
     def encode(texts: Sequence[str]) -> Vectors:
-        import torch
-
         batch = tokenizer(list(texts), padding=True, truncation=True, max_length=512, return_tensors="pt")
         with torch.inference_mode():
             states = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
@@ -122,7 +123,7 @@ def _mean_pool(states: "torch.Tensor", mask: "torch.Tensor") -> Vectors:
     """The mean of the states (texts, tokens, dimensions) where `mask` (texts, tokens) is 1, of unit length."""
     weights = mask.unsqueeze(-1).to(states.dtype)
     mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    vectors: Vectors = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)).float().numpy()
+    vectors: Vectors = (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)).numpy()
     return vectors
 
 
