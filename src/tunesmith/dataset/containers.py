@@ -8,9 +8,11 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ from tunesmith.errors import DataError
 CHUNK_CHARACTERS = 1 << 18
 LONGEST_ELEMENT = 1 << 27
 """Characters of one element of a JSON array beyond which its end is no longer looked for."""
+
+PEEKED_LINES = 8
+"""Lines looked at to tell an array over many lines from rows of which the first is broken."""
 
 COMPRESSIONS = (".gz", ".zst")
 
@@ -178,8 +183,10 @@ def _json(stream: IO[bytes]) -> Iterator[Record]:
         if not stripped:
             continue
         if stripped.startswith(b"[") or stripped == b"{":  # an array, or one pretty-printed object after another
-            yield from _values(line, lines, number)
-            return
+            following, lines = _peek(lines)
+            if _spans_lines(stripped, following):
+                yield from _values(line, lines, number)
+                return
         yield from _line(stripped, line, number)
         break
     for next_number, line in enumerate(lines, number + 1):
@@ -188,6 +195,42 @@ def _json(stream: IO[bytes]) -> Iterator[Record]:
             return
         if stripped := line.strip():
             yield from _line(stripped, line, next_number)
+
+
+def _peek(lines: Iterator[bytes | Exception]) -> tuple[list[bytes], Iterator[bytes | Exception]]:
+    """The next `PEEKED_LINES` lines that are not blank, and all lines again."""
+    seen: list[bytes | Exception] = []
+    full: list[bytes] = []
+    for line in lines:
+        seen.append(line)
+        if isinstance(line, Exception):
+            break
+        if line.strip():
+            full.append(line)
+        if len(full) == PEEKED_LINES:
+            break
+    return full, itertools.chain(seen, lines)
+
+
+def _spans_lines(first: bytes, following: list[bytes]) -> bool:
+    """Whether the line `first` begins a value of many lines, rather than being a broken row of a file of one a line.
+
+    Whole objects that are neither indented nor followed by a comma show such a file; an array may end in one.
+    """
+    if not following:
+        return True
+    rows = sum(line.startswith(b"{") and _is_json(line) for line in following)
+    if first == b"[" or first.endswith(b","):
+        return rows < 2
+    return rows == 0 and not _is_json(first)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _line(stripped: bytes, line: bytes, number: int) -> Iterator[Record]:
@@ -313,26 +356,56 @@ def _element(text: str, line: int, column: int) -> Record:
     return _decode(text, line, column)
 
 
+class _TableLines:
+    """A table's lines as text, numbered from 1; those of a row that turns out broken can be read again."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._lines = _lines(stream)
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self.number = 0
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._again:
+            line = self._again.popleft()
+        else:
+            read = next(self._lines)
+            if isinstance(read, Exception):
+                self.failure = read
+                raise StopIteration
+            line = (read.removeprefix(b"\xef\xbb\xbf") if self.number == 0 else read).decode(errors="surrogateescape")
+        self.number += 1
+        self._row.append(line)
+        return line
+
+    def begin_row(self) -> None:
+        """What is read from here on is one row."""
+        self._row.clear()
+
+    def back_to_second_line(self) -> None:
+        """Give the row's lines but the first again: a quote that is never closed must not swallow the rows below."""
+        self._again.extendleft(reversed(self._row[1:]))
+        self.number -= max(len(self._row) - 1, 0)
+
+
 def _table(stream: IO[bytes], delimiter: str) -> Iterator[Record]:
     csv.field_size_limit(2**31 - 1)
-    ended: list[Exception] = []
-
-    def decoded() -> Iterator[str]:
-        for number, line in enumerate(_lines(stream)):
-            if isinstance(line, Exception):
-                ended.append(line)
-                return
-            yield (line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).decode(errors="surrogateescape")
-
-    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
+    lines = _TableLines(stream)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
-        line = reader.line_num + 1
+        line = lines.number + 1
+        lines.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
+            lines.back_to_second_line()
             yield Record(line, 1, None, None, Damage(0, f"a broken row ({error})", "cells quoted as CSV quotes them"))
             continue
         if not cells:
@@ -341,8 +414,8 @@ def _table(stream: IO[bytes], delimiter: str) -> Iterator[Record]:
             header = cells
             continue
         yield _table_row(header, cells, line)
-    if ended:
-        yield _broken_stream(reader.line_num + 1, ended[0])
+    if lines.failure is not None:
+        yield _broken_stream(lines.number + 1, lines.failure)
 
 
 def _table_row(header: list[str], cells: list[str], line: int) -> Record:
@@ -353,6 +426,8 @@ def _table_row(header: list[str], cells: list[str], line: int) -> Record:
     except UnicodeEncodeError:
         return Record(line, 1, None, None, Damage(0, "a byte that is not UTF-8", "UTF-8 text"))
     row = {key: _cell(key, cell) for key, cell in zip(header, cells, strict=True) if cell}
+    if row.get("label") in ("true", "false", "True", "False"):  # text is all that a table has
+        row["label"] = row["label"].lower() == "true"
     if "messages" not in row and "conversations" not in row:
         row = {key: "" for key in header if key in _TEXT_CELLS} | row
     return Record(line, 1, None, row)
@@ -360,8 +435,6 @@ def _table_row(header: list[str], cells: list[str], line: int) -> Record:
 
 def _cell(key: str, cell: str) -> Any:
     """A cell's value: JSON where the column holds structure and the cell looks like it, else the text."""
-    if key == "label" and cell.lower() in ("true", "false"):
-        return cell.lower() == "true"
     if key in _JSON_CELLS and cell.lstrip()[:1] in ("[", "{"):
         try:
             value = msgspec.json.decode(cell)
@@ -402,23 +475,39 @@ def _parquet(path: Path) -> Iterator[Record]:
             raise DataError(f"{path}: cannot read: {error.strerror}") from error
         yield _broken_stream(1, error)
         return
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         yield _broken_stream(1, error)
         return
     number = 0
     try:
         for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+            for value in _batch_rows(batch):
                 number += 1
-                yield Record(number, 1, None, _without_nulls(row))
-    except (OSError, pa.ArrowInvalid) as error:
+                if isinstance(value, Exception):
+                    yield Record(number, 1, None, None, Damage(0, f"a damaged row ({value})", "a whole one"))
+                else:
+                    row = {key: _cell(key, cell) if isinstance(cell, str) else cell for key, cell in value.items()}
+                    yield Record(number, 1, None, without_nulls(row))
+    except (OSError, pa.ArrowException) as error:
         yield _broken_stream(number + 1, error)
 
 
-def _without_nulls(value: Any) -> Any:
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of an Arrow batch; an exception in place of each that has no Python value (text that is not UTF-8)."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows > 1:
+            for row in range(batch.num_rows):
+                yield from _batch_rows(batch.slice(row, 1))
+        else:
+            yield error
+
+
+def without_nulls(value: Any) -> Any:
     """Parquet gives every struct all its fields; the absent ones are null."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from tunesmith.dataset.containers import container
+from tunesmith.dataset.containers import container, without_nulls
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats import FORMATS, find_format
 from tunesmith.errors import SpecError
@@ -113,7 +113,17 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Tool schemas differ from row to row; as the hub's data sets do, they are kept as JSON text.
-    flat = [row | {"tools": _json(row["tools"]).decode()} if "tools" in row else row for row in rows]
-    columns = dict.fromkeys(key for row in flat for key in row)
-    pq.write_table(pa.table({column: [row.get(column) for row in flat] for column in columns}), path)
+    names = dict.fromkeys(key for row in rows for key in row)
+    pq.write_table(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}), path)
+
+
+def _column(name: str, values: list[Any]) -> Any:
+    """An Arrow column; JSON text where the values have no common type (as tool schemas, which differ from row to row)."""
+    import pyarrow as pa
+
+    if name != "tools":
+        with contextlib.suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
+            column = pa.array(values)
+            if [without_nulls(value) for value in column.to_pylist()] == [without_nulls(value) for value in values]:
+                return column
+    return pa.array([None if value is None else _cell(value) for value in values], pa.string())

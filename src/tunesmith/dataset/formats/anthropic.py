@@ -39,7 +39,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
     """The conversation in `row`."""
     messages: list[Message] = []
-    if row.get("system") is not None:
+    if row.get("system") not in (None, ""):
         messages.append(Message("system", _plain(row["system"], ("system",), problems)))
     for index, message in enumerate(fields.rows(row, "messages", (), problems, "messages")):
         messages.extend(_read_message(message, ("messages", index), problems))
@@ -80,6 +80,8 @@ def cannot_carry(row: Conversation) -> list[str]:
         lost.append("weights")
     if any(message.role in ("system", "developer") for message in row.messages[1:]):
         lost.append("system text after the first message")
+    if row.messages[:1] and row.messages[0].role in ("system", "developer") and not row.messages[0].content:
+        lost.append("an empty system text")
     if any(message.name is not None for message in row.messages):
         lost.append("names of speakers")
     if any(_arguments(call) is None for message in row.messages for call in message.tool_calls):
