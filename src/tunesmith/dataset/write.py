@@ -118,7 +118,7 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _column(name: str, values: list[Any]) -> Any:
-    """An Arrow column; JSON text where the values have no common type, as tool schemas, which differ from row to row."""
+    """An Arrow column; JSON text where the values have no common type, as tool schemas of different rows."""
     import pyarrow as pa
 
     if name != "tools":
