@@ -16,7 +16,8 @@ LAUNCH_TOKENS = 64
 def cheapest_cuts(lengths: Sequence[int], rows_each: int = 1, token_budget: int = MICRO_BATCH_TOKENS) -> list[int]:
     """Ends of the contiguous groups of ascending `lengths` that cost least: padded tokens plus a fixed cost each.
 
-    An item of a length stands for `rows_each` rows of it (the two replies of a preference pair). Exact by dynamic programming: the best cut of the first n rows extends a best cut of fewer.
+    An item stands for `rows_each` rows of its length (the two replies of a preference pair). Exact by dynamic
+    programming: the best cut of the first n rows extends a best cut of fewer.
     """
     cost = [0.0] + [math.inf] * len(lengths)  # cost[n]: of the first n rows
     start = [0] * (len(lengths) + 1)  # start[n]: where the last group of that cut begins
