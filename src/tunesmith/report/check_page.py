@@ -15,7 +15,7 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.quality.report import CheckReport, Finding
 from tunesmith.report.charts import bar_chart, histogram
-from tunesmith.report.pages import figure, render
+from tunesmith.report.pages import figure, render, render_part
 
 MOST_BARS = 12
 """Bars drawn; the rest are summed into one."""
@@ -52,10 +52,21 @@ class ShownFinding:
 
 def write_check_page(report: CheckReport, path: Path) -> None:
     """Write the report as one self-contained HTML file. Raises StorageError when it cannot be written."""
-    findings = [_show(finding) for finding in report.findings]
-    counts = {status: sum(f.status == status for f in report.findings) for status in ("fail", "warn", "pass")}
     title = "Checklist: " + ", ".join(Path(file).name for file in report.files)
-    storage.write_text(path, render("check.html.j2", title=title, report=report, findings=findings, counts=counts))
+    storage.write_text(path, render("check.html.j2", title=title, **_values(report)))
+
+
+def check_part(report: CheckReport) -> Markup:
+    """The findings alone, for another page."""
+    return render_part("check.html.j2", "main", **_values(report))
+
+
+def _values(report: CheckReport) -> dict[str, Any]:
+    return {
+        "report": report,
+        "findings": [_show(finding) for finding in report.findings],
+        "counts": {status: sum(f.status == status for f in report.findings) for status in ("fail", "warn", "pass")},
+    }
 
 
 def _show(finding: Finding) -> ShownFinding:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from markupsafe import Markup
 
@@ -18,7 +19,7 @@ from tunesmith import storage
 from tunesmith.evaluation.result import MetricComparison, Sample
 from tunesmith.planning.plan import MethodPlan, Plan
 from tunesmith.report.charts import Range, Series, interval_chart, line_chart, stacked_bar
-from tunesmith.report.pages import render
+from tunesmith.report.pages import render, render_part
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec, range_warnings
@@ -73,24 +74,36 @@ def write_report(run: RunFolder) -> Path:
 
     Raises RunError when the folder is no run or holds a broken file, StorageError when it cannot be written.
     """
-    data = read_run(run)
-    samples = _samples(data.evaluation.samples) if data.evaluation else []
-    page = render(
-        "run.html.j2",
-        title=run.root.resolve().name,
-        run=data,
-        metrics=[_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
-        curves=_curves(data),
-        samples=samples[:SHOWN_SAMPLES],
-        more_samples=samples[SHOWN_SAMPLES:],
-        methods=_methods(data.plan) if data.plan else [],
-        used=_used(data.spec),
-        spec=dump_spec(data.spec),
-        warnings=_warnings(data),
-        versions=_versions(),
-    )
-    storage.write_text(run.report, page)
+    storage.write_text(run.report, render("run.html.j2", **_values(read_run(run))))
     return run.report
+
+
+def run_part(run: RunFolder) -> Markup:
+    """The report's sections alone, for another page. Raises RunError when the folder is no run."""
+    return render_part("run.html.j2", "main", **_values(read_run(run)))
+
+
+def plan_part(plan: Plan) -> Markup:
+    """The section about a plan, for another page."""
+    return render_part("run.html.j2", "plan", plan=plan, methods=_methods(plan), used={})
+
+
+def _values(data: RunData) -> dict[str, Any]:
+    samples = _samples(data.evaluation.samples) if data.evaluation else []
+    return {
+        "title": data.folder.root.resolve().name,
+        "run": data,
+        "metrics": [_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
+        "curves": _curves(data),
+        "samples": samples[:SHOWN_SAMPLES],
+        "more_samples": samples[SHOWN_SAMPLES:],
+        "plan": data.plan,
+        "methods": _methods(data.plan) if data.plan else [],
+        "used": _used(data.spec),
+        "spec": dump_spec(data.spec),
+        "warnings": _warnings(data),
+        "versions": _versions(),
+    }
 
 
 def difference(reply: str, reference: str) -> tuple[Piece, ...]:

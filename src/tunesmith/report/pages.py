@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,9 +18,19 @@ MINUS = "\N{MINUS SIGN}"
 
 def render(template: str, **values: object) -> str:
     """The page `template` as HTML text, its stylesheet inlined."""
-    style = files("tunesmith.report").joinpath("style.css").read_text(encoding="utf-8")
     page = _environment().get_template(template)
-    return page.render(style=Markup(style), **values)  # noqa: S704  # our own stylesheet
+    return page.render(layout="base.html.j2", style=Markup(stylesheet()), **values)  # noqa: S704  # our own stylesheet
+
+
+def render_part(template: str, block: Literal["main", "plan"], **values: object) -> Markup:
+    """One block of the page `template`, for a page that has a frame and a stylesheet of its own."""
+    page = _environment().get_template(template)
+    return Markup(page.render(layout=f"part/{block}.html.j2", **values))  # noqa: S704  # an autoescaped template
+
+
+def stylesheet() -> str:
+    """The CSS of every page."""
+    return files("tunesmith.report").joinpath("style.css").read_text(encoding="utf-8")
 
 
 @cache
