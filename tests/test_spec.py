@@ -144,3 +144,12 @@ def test_a_written_spec_reads_as_the_same_whatever_its_kinds(kind: str, loss_typ
 
 def minimal(**sections: object) -> dict[str, Any]:
     return {"model": "embedded", "data": {"train": "rows.jsonl"}, "output": "run"} | sections
+
+
+@pytest.mark.parametrize("page", ["docs/run-spec.md", "docs/how-to/train.md"])
+def test_the_specs_in_the_documentation_are_valid(page: str) -> None:
+    text = (Path(__file__).parent.parent / page).read_text()
+    specs = re.findall(r"```yaml\n(model: .*?)```", text, re.DOTALL)
+    assert specs
+    for spec in specs:
+        parse_spec(yaml.safe_load(spec), name=page)

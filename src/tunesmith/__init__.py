@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunesmith.api import check, evaluate, export, plan, train
+    from tunesmith.api import check, eject, evaluate, export, plan, train
     from tunesmith.walkthrough import demo
 
-__all__ = ["check", "demo", "evaluate", "export", "plan", "train"]
+__all__ = ["check", "demo", "eject", "evaluate", "export", "plan", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -115,6 +115,13 @@ def export(run: str | Path, *, to: str = "merged", output: str | Path | None = N
     return merge(open_run(run), None if output is None else Path(output))
 
 
+def eject(run: str | Path) -> str:
+    """The run as the text of a plain TRL/PEFT script. Raises RunError or DataError where TRL has no such run."""
+    from tunesmith.exporting.eject import eject as write_script
+
+    return write_script(RunFolder(Path(run)))
+
+
 def report(run: str | Path) -> Path:
     """Write the run's self-contained `report.html` from what its folder holds."""
     from tunesmith.report.html import write_report

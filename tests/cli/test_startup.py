@@ -25,7 +25,10 @@ def imported_by(*arguments: str) -> set[str]:
     [
         ["--help"],
         ["--version"],
-        *([verb, "--help"] for verb in ("demo", "data", "plan", "train", "evaluate", "export", "serve", "keys")),
+        *(
+            [verb, "--help"]
+            for verb in ("demo", "data", "plan", "train", "evaluate", "eject", "export", "serve", "keys")
+        ),
         *(["data", verb, "--help"] for verb in ("check", "convert", "clean", "split", "show")),
     ],
     ids=" ".join,

@@ -25,12 +25,25 @@ train(load_spec(Path(sys.argv[1])), observer=lambda event: time.sleep(0.05))
 """
 
 
-@pytest.mark.slow
-def test_a_killed_run_resumes_bit_identical_with_dropout(tickets: Path, tmp_path: Path) -> None:
-    sections = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"epochs": 6, "checkpoint_every": 4}}
-    whole = train(make_spec(tickets, tmp_path / "whole", **sections))
+SFT = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"epochs": 6, "checkpoint_every": 4}}
+DPO = SFT | {"objective": {"kind": "dpo"}}
+GRPO = {
+    "adapter": {"kind": "lora", "dropout": 0.2},
+    "training": {"steps": 14, "epochs": None, "batch_size": 2, "checkpoint_every": 4, "eval_every": 7},
+}
 
-    spec = make_spec(tickets, tmp_path / "killed", **sections)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["sft", "dpo", "grpo"])
+def test_a_killed_run_resumes_bit_identical_with_dropout(
+    objective: str, tickets: Path, pairs: Path, brevity: str, tmp_path: Path
+) -> None:
+    online = {"kind": "grpo", "reward": brevity, "num_generations": 3, "max_completion_length": 6}
+    sections = {"sft": SFT, "dpo": DPO, "grpo": GRPO | {"objective": online}}[objective]
+    rows = tickets if objective == "sft" else pairs
+    whole = train(make_spec(rows, tmp_path / "whole", **sections))
+
+    spec = make_spec(rows, tmp_path / "killed", **sections)
     spec_file = tmp_path / "run.yaml"
     spec_file.write_text(dump_spec(spec))
     run = RunFolder(Path(spec.output))

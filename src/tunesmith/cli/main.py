@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": ("tunesmith.cli.plan", "Memory, cost and hyperparameters for a data set and a model."),
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),
+    "eject": ("tunesmith.cli.eject", "Print a run as a plain TRL/PEFT script."),
     "export": ("tunesmith.cli.export", "Merge a run into weights other programs load."),
     "serve": ("tunesmith.cli.serve", "Fine-tuning and inference with OpenAI's API on your own machine."),
     "keys": ("tunesmith.cli.keys", "Create, list and revoke the server's API keys."),

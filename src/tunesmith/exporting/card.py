@@ -85,7 +85,11 @@ def _license(spec: RunSpec) -> str:
 
 
 def _summary(spec: RunSpec, evaluation: Evaluation | None) -> str:
-    kind = "All parameters" if spec.adapter.kind == "full" else f"A {_ADAPTER_NAMES[spec.adapter.kind]} adapter"
+    kind = (
+        "All parameters"
+        if spec.adapter.kind == "full"
+        else f"A {_ADAPTER_NAMES.get(spec.adapter.kind, spec.adapter.kind)} adapter"
+    )
     verdict = f" {evaluation.verdicts[0].finding}" if evaluation is not None else ""
     return f"{kind} of `{spec.model}`, fine-tuned by supervised learning with Tunesmith.{verdict}"
 

@@ -46,7 +46,7 @@ def merge(run: RunFolder, output: Path | None = None) -> Path:
     spec = run.load_spec()
     tokenizer = load_tokenizer(spec.model)
     rows = _rows_to_check(run)
-    tuned = load_tuned(run, dtype=torch.float32)
+    tuned = load_tuned(run, dtype=torch.float32, dequantize=True)
     expected = [_logits(tuned, row) for row in rows]
     merged = _without_adapter(tuned)
     merged.to(dtype=_base_dtype(spec.model))  # type: ignore[call-arg]  # transformers wraps the method untyped
@@ -105,9 +105,15 @@ def _logits(model: "Model", input_ids: "torch.Tensor") -> "torch.Tensor":
 def _without_adapter(tuned: "Model") -> "PreTrainedModel":
     """The model with its adapter merged into its weights (in place)."""
     from peft import PeftModel
+    from peft.config import PromptLearningConfig
 
     if not isinstance(tuned, PeftModel):
         return tuned
+    if isinstance(tuned.active_peft_config, PromptLearningConfig):
+        raise SpecError(
+            "a prefix or prompt adapter has no weights to merge: it is virtual tokens before the input; "
+            "export it with --to adapter"
+        )
     merged: PreTrainedModel = tuned.merge_and_unload(safe_merge=True)
     return merged
 

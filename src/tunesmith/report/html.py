@@ -194,8 +194,7 @@ def _used(spec: RunSpec) -> dict[str, float | str]:
     """The run's own value for each key that a plan suggests one for."""
     used = {f"training.{key}": value for key, value in spec.training.model_dump().items()}
     used["training.epochs"] = spec.training.planned_epochs if spec.training.steps is None else "by steps"
-    if spec.adapter.kind != "full":
-        used |= {"adapter.r": spec.adapter.r, "adapter.alpha": spec.adapter.alpha}
+    used |= {f"adapter.{key}": value for key, value in spec.adapter.model_dump().items()}
     return used
 
 

@@ -1,0 +1,97 @@
+"""What stops a run: it stops with a checkpoint, a sentence that says what to try, and goes on from there."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import make_spec, read_events
+from tiny_models import make_model, make_rows
+
+from tunesmith.errors import StorageError, TrainingError
+from tunesmith.run_folder import RunFolder
+from tunesmith.training import checkpoint as checkpoint_module
+from tunesmith.training.engine import EXPLODED, Engine, make_optimizer
+from tunesmith.training.events import StepEvent
+from tunesmith.training.objectives import Loss
+from tunesmith.training.objectives.sft import Sft
+from tunesmith.training.run import train
+
+
+def steps(run: RunFolder) -> list[int]:
+    return [event.step for event in read_events(run) if isinstance(event, StepEvent)]
+
+
+def test_a_reward_function_that_raises_costs_no_step_that_was_made(pairs: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "mended"
+    code = tmp_path / "rewards.py"
+    code.write_text(
+        "import pathlib\n"
+        "calls = []\n"
+        "def reward(completions):\n"
+        "    calls.append(1)\n"
+        f"    if len(calls) > 3 and not pathlib.Path({str(flag)!r}).exists():\n"
+        "        raise KeyError('price')\n"
+        "    return [-len(text) for text in completions]\n"
+    )
+    objective = {"kind": "grpo", "reward": f"{code}:reward", "num_generations": 2, "max_completion_length": 4}
+    training = {"steps": 4, "epochs": None, "batch_size": 2, "eval_every": 4, "max_length": 96}
+    spec = make_spec(pairs, tmp_path / "run", objective=objective, training=training)
+    with pytest.raises(TrainingError, match=r"reward raised KeyError: 'price' \(.*rewards\.py:6\); mend it and go on"):
+        train(spec)
+    run = RunFolder(Path(spec.output))
+    assert (run.checkpoints / "step-2").is_dir()  # the first call was the evaluation before the first step
+
+    flag.touch()
+    assert train(spec, resume=True).reason == "finished"
+    assert steps(run) == [1, 2, 3, 4]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(
+    tickets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if "step-4" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(tensors, path)
+
+    real = checkpoint_module.save_file
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    training = {"steps": 5, "epochs": None, "checkpoint_every": 2}
+    spec = make_spec(tickets, tmp_path / "run", data={"holdout": 0}, training=training)
+    with pytest.raises(StorageError, match=r"No space left on device; .* whole up to step 2, go on with --resume"):
+        train(spec)
+    run = RunFolder(Path(spec.output))
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-2"]
+
+    monkeypatch.setattr(checkpoint_module, "save_file", real)
+    assert train(spec, resume=True).reason == "finished"
+    assert steps(run) == [1, 2, 3, 4, 5]
+
+
+class Scaled(Sft):
+    """A loss as steep as one likes."""
+
+    factor = 1.0
+
+    def loss(self, batch: object) -> Loss:
+        return Loss(super().loss(batch).total * self.factor)
+
+
+@pytest.mark.parametrize("factor", [1e7, float("inf"), float("nan")])
+def test_an_update_that_explodes_is_not_made(factor: float) -> None:
+    model = make_model()
+    objective = Scaled(model)
+    engine = Engine(
+        model, objective, make_optimizer(model, weight_decay=0.0),
+        device=torch.device("cpu"), bf16=False, max_grad_norm=1.0, seed=0,
+    )  # fmt: skip
+    assert not engine.step(make_rows(4), step=0, learning_rate=1e-3).exploded
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective.factor = factor
+    outcome = engine.step(make_rows(4), step=1, learning_rate=1e-3)
+    assert outcome.exploded
+    assert not outcome.begun
+    assert not outcome.grad_norm <= EXPLODED
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
