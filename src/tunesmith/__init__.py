@@ -5,12 +5,16 @@ so importing the package imports nothing heavy. No module of the package may bea
 hide the function.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunesmith.api import check, eject, evaluate, export, plan, train
     from tunesmith.walkthrough import demo
+
+# Where bitsandbytes is installed, PEFT and Accelerate import it, and it notes on every start that it lacks a kernel.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = ["check", "demo", "eject", "evaluate", "export", "plan", "train"]
 
