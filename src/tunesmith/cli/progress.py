@@ -53,7 +53,9 @@ class TrainProgress:
                 self._step(event)
             case EvalEvent():
                 best = " (best so far)" if event.best else ""
-                self._out.print(f"  step {event.step:>5}  validation loss {event.loss:.4f}{best}")
+                reward = event.measures.get("reward")
+                found = f"validation loss {event.loss:.4f}" if reward is None else f"held-out reward {reward:.4f}"
+                self._out.print(f"  step {event.step:>5}  {found}{best}")
             case VerdictEvent():
                 self._out.print(f"  {mark(event.status)} {escape(event.finding)}")
             case EndEvent():

@@ -19,6 +19,7 @@ from tunesmith import storage
 from tunesmith.evaluation.result import MetricComparison, Sample
 from tunesmith.planning.plan import MethodPlan, Plan
 from tunesmith.report.charts import Range, Series, interval_chart, line_chart, stacked_bar
+from tunesmith.report.measures import measure_charts
 from tunesmith.report.pages import render, render_part
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.run_folder import RunFolder
@@ -29,6 +30,9 @@ SHOWN_SAMPLES = 6
 
 SMOOTHED_SHARE = 0.08
 """Of the run's steps: how many the smoothed training loss averages over."""
+
+LOSS_UNITS = {"sft": "loss (nats per token)"}
+"""An objective's loss on its chart's axis, where it has a unit."""
 
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
@@ -95,6 +99,7 @@ def _values(data: RunData) -> dict[str, Any]:
         "run": data,
         "metrics": [_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
         "curves": _curves(data),
+        "measures": measure_charts(data),
         "samples": samples[:SHOWN_SAMPLES],
         "more_samples": samples[SHOWN_SAMPLES:],
         "plan": data.plan,
@@ -138,7 +143,8 @@ def _metric(metric: MetricComparison) -> ShownMetric:
 
 def _curves(data: RunData) -> Markup | None:
     losses = [(float(step.step), step.loss) for step in data.steps]
-    validation = [(float(event.step), event.loss) for event in data.evals]
+    # An online objective's validation is its negated reward, which has a chart of its own.
+    validation = [(float(event.step), event.loss) for event in data.evals if "reward" not in event.measures]
     if not losses and not validation:
         return None
     smooth = list(zip([x for x, _ in losses], smoothed([y for _, y in losses]), strict=True))
@@ -151,7 +157,7 @@ def _curves(data: RunData) -> Markup | None:
     return line_chart(
         [line for line in series if line.points],
         x_label="step",
-        y_label="loss (nats per token)",
+        y_label=LOSS_UNITS.get(data.spec.objective.kind, "loss"),
         marker=None if best is None or not validation else (float(best), "kept"),
     )
 

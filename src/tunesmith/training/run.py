@@ -69,6 +69,10 @@ class RunResult:
         """Training throughput, padding not counted."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    def _measured(self, loss: float) -> str:
+        rewarded = isinstance(self.run.load_spec().objective, GrpoSpec | PpoSpec | RlhfSpec)
+        return f"held-out reward {-loss:.4f}" if rewarded else f"validation loss {loss:.4f}"
+
     def account(self) -> str:
         """What happened, in two lines for people."""
         ended = {
@@ -77,7 +81,7 @@ class RunResult:
             "interrupted": "interrupted",
         }[self.reason]
         kept = "the last step" if self.best_step is None else f"step {self.best_step}"
-        loss = "" if self.best_loss is None else f", validation loss {self.best_loss:.4f}"
+        loss = "" if self.best_loss is None else f", {self._measured(self.best_loss)}"
         lines = f"{ended} after {self.steps:,} steps, {self.seconds:.1f} s, {self.tokens_per_second:,.0f} tokens/s"
         if self.reason == "interrupted":
             return f"{lines}\ncheckpoint in {self.run.checkpoints}"
