@@ -14,12 +14,16 @@ from tunesmith.run_folder import RunFolder, open_run
 from tunesmith.spec import RunSpec, load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tunesmith.dataset.conversation import Conversation
     from tunesmith.evaluation.result import Evaluation
+    from tunesmith.evaluation.talk import Chat
     from tunesmith.planning.plan import Plan
+    from tunesmith.providers.protocol import Job
+    from tunesmith.providers.submit import Confirm
     from tunesmith.quality.report import CheckReport
+    from tunesmith.training.events import Event
     from tunesmith.training.run import RunResult, TrainObserver
 
 
@@ -105,14 +109,93 @@ def evaluate(run: str | Path, *, data: str | Path | None = None) -> Evaluation:
     return evaluation
 
 
-def export(run: str | Path, *, to: str = "merged", output: str | Path | None = None) -> Path:
-    """Merge the run's adapter into its base model and check that the logits agree; returns the model folder."""
-    from tunesmith.errors import SpecError
-    from tunesmith.exporting.merge import merge
+def export(
+    run: str | Path,
+    *,
+    to: str = "merged",
+    output: str | Path | None = None,
+    max_shard_size: str = "5GB",
+    outtype: str = "f16",
+) -> Path:
+    """Turn the run into weights that other programs load, and return their folder (of `gguf`, the file).
 
-    if to != "merged":
-        raise SpecError(f"--to {to}: not a known target; use merged")
-    return merge(open_run(run), None if output is None else Path(output))
+    `to` is `merged` (safetensors, the logits checked against base + adapter), `gguf`, `ollama` or `adapter`;
+    `outtype` (`f16`, `bf16` or `q8_0`) is the type of a GGUF file's matrices.
+    """
+    from tunesmith.exporting.targets import export_to
+
+    return export_to(
+        open_run(run), to, None if output is None else Path(output), max_shard_size=max_shard_size, outtype=outtype
+    )
+
+
+def chat(run: str | Path) -> Chat:
+    """A conversation with the run's model: `.ask(text)`, and `.ask_base()` for what its base would have said."""
+    from tunesmith.evaluation.talk import Chat
+
+    return Chat(open_run(run))
+
+
+def submit_job(spec: RunSpec | str | Path, *, provider: str, confirm: Confirm) -> Job | None:
+    """Train `spec` at a hosted provider (`openai`, `together`, or the URL of a server that speaks OpenAI's wire).
+
+    `confirm` is shown the price before anything is uploaded; when it says no, None is returned and nothing was bought.
+    The key comes from OPENAI_API_KEY, TOGETHER_API_KEY or TUNESMITH_API_KEY. The checklist's report is kept beside the
+    run, as `train` does.
+    """
+    from tunesmith.providers.submit import submit
+
+    if not isinstance(spec, RunSpec):
+        spec = load_spec(Path(spec))
+    findings = check([spec.data.train])
+    job = submit(spec, provider, confirm=confirm)
+    if job is not None:
+        _keep(RunFolder(Path(spec.output)).check, findings)
+    return job
+
+
+def watch_job(
+    run: str | Path, *, observer: Callable[[Event], None] | None = None, poll_seconds: float = 5.0
+) -> tuple[Job, Evaluation | None]:
+    """Follow a hosted run's job to its end, then compare the model it made with its base through the endpoint.
+
+    Events go into the run's `events.jsonl`; a watch that was interrupted goes on where it was. The evaluation is None
+    when the job did not succeed or no rows were held out.
+    """
+    from tunesmith.providers.watch import watch
+
+    folder = RunFolder(Path(run))
+    job = watch(folder, observer=observer, poll_seconds=poll_seconds)
+    evaluation = None
+    if job.status == "succeeded" and (folder.holdout.is_file() or folder.load_spec().data.eval is not None):
+        from tunesmith.providers.evaluation import evaluate_hosted
+
+        evaluation = evaluate_hosted(folder)
+    _write_pages(folder)
+    return job, evaluation
+
+
+def list_jobs(provider: str) -> list[Job]:
+    """The account's jobs at a provider, newest first."""
+    from tunesmith.providers.find import find_provider
+
+    return find_provider(provider).jobs()
+
+
+def cancel_job(run: str | Path) -> Job:
+    """Stop the job of a hosted run."""
+    from tunesmith.providers.find import find_provider
+    from tunesmith.providers.state import read_state
+
+    state = read_state(RunFolder(Path(run)))
+    return find_provider(state.provider).cancel(state.job.id)
+
+
+def download_job(run: str | Path, *, output: str | Path | None = None) -> list[Path]:
+    """Write what a provider gives out of a finished job into `output`, or the run's `provider/`; returns the files."""
+    from tunesmith.providers.download import download
+
+    return download(RunFolder(Path(run)), None if output is None else Path(output))
 
 
 def eject(run: str | Path) -> str:

@@ -39,3 +39,11 @@ class TrainingError(TunesmithError, RuntimeError):
 
 class MissingDependencyError(TunesmithError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class ProviderError(TunesmithError, RuntimeError):
+    """A hosted provider refused or failed; the message says what it said and what to do."""
+
+
+class ProviderUnreachableError(ProviderError, ConnectionError):
+    """A provider could not be reached, or not just now: the same call may work a little later."""

@@ -64,6 +64,11 @@ class RunFolder:
         return self.root / "evaluation.json"
 
     @property
+    def provider(self) -> Path:
+        """The job at a hosted provider that trains this run; see `tunesmith.providers.state`."""
+        return self.root / "provider.json"
+
+    @property
     def report(self) -> Path:
         """The self-contained HTML report."""
         return self.root / "report.html"

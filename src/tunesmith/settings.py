@@ -20,3 +20,8 @@ def load_settings() -> Settings:
     return Settings(
         Path(cache), int(threads) if threads.isdigit() and int(threads) > 0 else len(os.sched_getaffinity(0))
     )
+
+
+def api_key(variable: str) -> str | None:
+    """The API key in the environment variable `variable`; it is read when it is needed and never kept."""
+    return os.environ.get(variable, "").strip() or None

@@ -27,8 +27,9 @@ def imported_by(*arguments: str) -> set[str]:
         ["--version"],
         *(
             [verb, "--help"]
-            for verb in ("demo", "data", "plan", "train", "evaluate", "eject", "export", "serve", "keys")
+            for verb in ("demo", "data", "plan", "train", "evaluate", "eject", "export", "chat", "serve", "keys", "jobs")
         ),
+        *(["jobs", verb, "--help"] for verb in ("submit", "list", "watch", "cancel", "download")),
         *(["data", verb, "--help"] for verb in ("check", "convert", "clean", "split", "show")),
     ],
     ids=" ".join,
@@ -43,7 +44,7 @@ def test_importing_the_package_gives_the_verbs_and_imports_nothing_heavy() -> No
     assert {name.partition(".")[0] for name in done.stdout.split()}.isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("verb", ["check", "demo", "evaluate", "export", "plan", "train"])
+@pytest.mark.parametrize("verb", ["chat", "check", "demo", "evaluate", "export", "plan", "train"])
 def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_imported(verb: str) -> None:
     program = (
         "import pkgutil, importlib, tunesmith\n"

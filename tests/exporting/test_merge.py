@@ -45,7 +45,7 @@ def test_the_merged_folder_brings_its_tokenizer_and_chat_template(make_run: Make
     turns = [{"role": "user", "content": "is it red ?"}]
     assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True).startswith("<|user|> is it")
     assert not list(run.merged.glob("adapter*"))
-    assert {path.suffix for path in run.merged.iterdir()} <= {".json", ".safetensors", ".jinja"}
+    assert {path.suffix for path in run.merged.iterdir()} <= {".json", ".safetensors", ".jinja", ".md"}
 
 
 def test_a_fully_tuned_model_is_exported_in_the_dtype_of_its_base(make_run: MakeRun, tmp_path: Path) -> None:

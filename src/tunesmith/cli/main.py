@@ -19,9 +19,11 @@ COMMANDS = {
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),
     "eject": ("tunesmith.cli.eject", "Print a run as a plain TRL/PEFT script."),
-    "export": ("tunesmith.cli.export", "Merge a run into weights other programs load."),
+    "export": ("tunesmith.cli.export", "Turn a run into weights other programs load: merged, GGUF, Ollama, adapter."),
+    "chat": ("tunesmith.cli.chat", "Talk with a run's model, and with its base beside it."),
     "serve": ("tunesmith.cli.serve", "Fine-tuning and inference with OpenAI's API on your own machine."),
     "keys": ("tunesmith.cli.keys", "Create, list and revoke the server's API keys."),
+    "jobs": ("tunesmith.cli.jobs", "Hosted fine-tuning: submit, list, watch, cancel, download."),
 }
 """Name → the module that defines it and its one-line help, in the order of the work."""
 

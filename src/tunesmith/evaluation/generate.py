@@ -107,11 +107,11 @@ def end_tokens(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedToken
     """
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     named = configured if isinstance(configured, list) else [configured]
-    found = [token for token in (*named, tokenizer.eos_token_id, _turn_end(tokenizer)) if token is not None]
+    found = [token for token in (*named, tokenizer.eos_token_id, turn_end(tokenizer)) if token is not None]
     return sorted(set(found)) or [len(tokenizer)]  # no model says a token past its vocabulary
 
 
-def _turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+def turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The first special token after an assistant's answer in the chat template, if there is one."""
     from jinja2 import TemplateError
 

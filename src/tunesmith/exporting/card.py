@@ -6,7 +6,7 @@ said to be unknown rather than guessed. Format: https://huggingface.co/docs/hub/
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import yaml
@@ -14,45 +14,87 @@ import yaml
 from tunesmith import storage
 from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison
 from tunesmith.models.load import EMBEDDED
+from tunesmith.planning.data_facts import DataFacts
 from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
-from tunesmith.training.events import StartEvent, read_events
+from tunesmith.training.events import EndEvent, StartEvent, read_events
+
+_E = TypeVar("_E", StartEvent, EndEvent)
+
+Form: TypeAlias = Literal["adapter", "merged", "gguf", "hosted"]
+"""What the card lies beside: a PEFT adapter, plain weights, a GGUF file, or nothing: the model is at a provider."""
 
 _EMBEDDED_LICENSE = "apache-2.0"
 _ADAPTER_NAMES = {"lora": "LoRA"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LIBRARIES: dict[Form, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+_RELATIONS: dict[Form, str] = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized", "hosted": "finetune"}
+"""To the base model, in the hub's terms."""
+
+
+class _HostedJob(msgspec.Struct):
+    id: str
+    tuned_model: str | None
+
+
+class _HostedRun(msgspec.Struct):
+    """The part of `provider.json` that the card shows."""
+
+    job: _HostedJob
+
+
+class _PlannedData(msgspec.Struct):
+    """The part of `plan.json` that the card shows."""
+
+    data: DataFacts
 
 
 def write_card(run: RunFolder) -> Path:
     """Write the card of `run` to its `README.md` and return that path; results are in it once it was evaluated."""
+    if run.provider.is_file() and not run.adapter.is_dir():
+        job = msgspec.json.decode(run.provider.read_bytes(), type=_HostedRun).job
+        text = card_text(run, form="hosted", weights=job.tuned_model or job.id)
+    else:
+        form: Form = "merged" if run.load_spec().adapter.kind == "full" else "adapter"
+        weights = run.model if form == "merged" else run.adapter
+        text = card_text(run, form=form, weights=f"{_name(run)}/{weights.name}")
+    storage.write_text(run.card, text)
+    return run.card
+
+
+def card_text(run: RunFolder, *, form: Form, weights: str) -> str:
+    """The card of `run` as Markdown, for the `form` of its weights that it lies beside; `weights` is their path."""
     spec = run.load_spec()
     evaluation = _read_evaluation(run)
-    metadata = yaml.safe_dump(_metadata(run, spec, evaluation), sort_keys=False, allow_unicode=True)
+    metadata = yaml.safe_dump(_metadata(run, spec, evaluation, form), sort_keys=False, allow_unicode=True)
     sections = [
         f"# {_name(run)}",
         _summary(spec, evaluation),
         _results(evaluation),
         _data(run, spec),
-        _training(spec),
+        _training(run, spec),
         _limits(spec, evaluation),
-        _use(run),
+        _use(run, spec, form, weights),
     ]
-    storage.write_text(run.card, f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n")
-    return run.card
+    return f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _metadata(run: RunFolder, spec: RunSpec, evaluation: Evaluation | None) -> dict[str, Any]:
-    is_adapter = spec.adapter.kind != "full"
+def is_hub_id(model: str) -> bool:
+    """Whether `model` names a model on the hub rather than a folder here."""
+    return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
+
+
+def _metadata(run: RunFolder, spec: RunSpec, evaluation: Evaluation | None, form: Form) -> dict[str, Any]:
     metadata: dict[str, Any] = {
-        "library_name": "peft" if is_adapter else "transformers",
+        **({"library_name": _LIBRARIES[form]} if form in _LIBRARIES else {}),
         "pipeline_tag": "text-generation",
-        "license": _license(spec),
+        **_license(spec),
         "tags": ["tunesmith", "fine-tuned", spec.adapter.kind, spec.objective.kind],
     }
-    if _HUB_ID.fullmatch(spec.model) and not Path(spec.model).exists():
+    if is_hub_id(spec.model):
         metadata["base_model"] = spec.model
-        metadata["base_model_relation"] = "adapter" if is_adapter else "finetune"
+        metadata["base_model_relation"] = _RELATIONS[form]
     if evaluation is not None:
         metadata["model-index"] = [{"name": _name(run), "results": [_hub_result(evaluation)]}]
     return metadata
@@ -69,19 +111,30 @@ def _hub_result(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _license(spec: RunSpec) -> str:
-    """The base model's licence, where its own card names it; a derived model cannot be freer than its base."""
+def _license(spec: RunSpec) -> dict[str, str]:
+    """The licence fields of the base model's own card; a derived model cannot be freer than its base."""
     if spec.model == EMBEDDED:
-        return _EMBEDDED_LICENSE
-    card = Path(spec.model).expanduser() / "README.md"
-    if not card.is_file():
-        return "unknown"
-    block = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+        return {"license": _EMBEDDED_LICENSE}
+    card = _base_card(spec.model)
+    block = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     try:
         metadata = yaml.safe_load(block[1]) if block else None
     except yaml.YAMLError:
-        return "unknown"
-    return str(metadata.get("license", "unknown")) if isinstance(metadata, dict) else "unknown"
+        metadata = None
+    found = metadata if isinstance(metadata, dict) else {}
+    named = {key: str(found[key]) for key in ("license", "license_name", "license_link") if key in found}
+    return {"license": "unknown", **named}
+
+
+def _base_card(model: str) -> str:
+    """The text of the base model's card: in its folder, or where the hub's cache has it; empty where neither does."""
+    card = Path(model).expanduser() / "README.md"
+    if is_hub_id(model):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "README.md")
+        card = Path(cached) if isinstance(cached, str) else card
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
 def _summary(spec: RunSpec, evaluation: Evaluation | None) -> str:
@@ -123,12 +176,19 @@ def _results(evaluation: Evaluation | None) -> str:
 
 def _data(run: RunFolder, spec: RunSpec) -> str:
     lines = ["## Data", "", f"* training file: `{Path(spec.data.train).name}`"]
-    start = _read_start(run)
+    start = _read_event(run, StartEvent)
     if start is not None:
         lines.append(f"* rows: {start.train_rows:,} to train on, {start.eval_rows:,} held out")
+    if start is not None and start.total_parameters:  # a hosted provider tells neither
         lines.append(
             f"* truncated to {spec.training.max_length:,} tokens: {start.truncated_rows:,} rows, "
             f"{start.supervised_tokens_lost:.1%} of the supervised tokens"
+        )
+    if run.plan.is_file():
+        facts = msgspec.json.decode(run.plan.read_bytes(), type=_PlannedData).data
+        lines.append(
+            f"* tokens: {facts.tokens:,}, of which {facts.supervised_tokens:,} are learned from; "
+            f"a row has {facts.median:,} at the median, {facts.p95:,} at the 95th percentile, {facts.longest:,} at most"
         )
     if spec.data.eval is None:
         lines.append(
@@ -142,7 +202,7 @@ def _data(run: RunFolder, spec: RunSpec) -> str:
     return "\n".join(lines)
 
 
-def _training(spec: RunSpec) -> str:
+def _training(run: RunFolder, spec: RunSpec) -> str:
     values = {
         "objective": spec.objective.kind,
         "adapter": spec.adapter.kind,
@@ -151,7 +211,15 @@ def _training(spec: RunSpec) -> str:
         **spec.training.model_dump(exclude_none=True, exclude={"early_stopping", "checkpoint_every"}),
     }
     rows = [f"| {name} | {value} |" for name, value in values.items()]
-    return "\n".join(["## Hyperparameters", "", "| name | value |", "| --- | --- |", *rows])
+    start, end = _read_event(run, StartEvent), _read_event(run, EndEvent)
+    trained = []
+    if start is not None and start.total_parameters:
+        share = start.trainable_parameters / start.total_parameters
+        trained.append(f"* parameters: {start.trainable_parameters:,} of {start.total_parameters:,} ({share:.2%})")
+    if end is not None:
+        kept = "" if end.best_step is None else f", the weights of step {end.best_step:,} kept"
+        trained.append(f"* steps: {end.step:,}{kept}; it took {end.seconds:,.0f} seconds")
+    return "\n".join(["## Training", "", *trained, "", "| name | value |", "| --- | --- |", *rows])
 
 
 def _limits(spec: RunSpec, evaluation: Evaluation | None) -> str:
@@ -165,18 +233,28 @@ def _limits(spec: RunSpec, evaluation: Evaluation | None) -> str:
         lines.append(
             f"* The results rest on {evaluation.rows} rows like the training data; other inputs were not measured."
         )
-    if _license(spec) == "unknown":
+    if _license(spec)["license"] == "unknown":
         lines.append("* The licence of the base model is not known here; its terms bind this model too.")
     return "\n".join(lines)
 
 
-def _use(run: RunFolder) -> str:
-    if run.model.is_dir():
-        return f"## Use\n\n```sh\ntransformers chat {_name(run)}/{run.model.name}\n```"
-    return (
-        "## Use\n\nMerge the adapter before serving: it saves the adapter's extra work at every token.\n\n"
-        f"```sh\ntunesmith export {_name(run)} --to merged\ntransformers chat {_name(run)}/{run.merged.name}\n```"
-    )
+def _use(run: RunFolder, spec: RunSpec, form: Form, weights: str) -> str:
+    match form:
+        case "adapter":
+            base = spec.model if is_hub_id(spec.model) else "BASE"
+            return (
+                "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+                f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+                f'model = PeftModel.from_pretrained(base, "{weights}")\n```\n\n'
+                "Merge the adapter before serving: it saves the adapter's extra work at every token.\n\n"
+                f"```sh\ntunesmith export {_name(run)} --to merged\n```"
+            )
+        case "merged":
+            return f"## Use\n\n```sh\ntransformers chat {weights}\n```"
+        case "hosted":
+            return f"## Use\n\nThe model is at the provider that trained it; ask there for `{weights}`."
+        case "gguf":
+            return f"## Use\n\n```sh\nllama-cli -m {weights}\n```"
 
 
 def _read(metric: MetricComparison) -> str:
@@ -204,6 +282,6 @@ def _read_evaluation(run: RunFolder) -> Evaluation | None:
     return msgspec.json.decode(run.evaluation.read_bytes(), type=Evaluation)
 
 
-def _read_start(run: RunFolder) -> StartEvent | None:
-    """The first start event; resumed runs have several, which agree on the data."""
-    return next((event for event in read_events(run.events) if isinstance(event, StartEvent)), None)
+def _read_event(run: RunFolder, kind: type[_E]) -> _E | None:
+    """The last event of a kind; None where there is none."""
+    return next((event for event in reversed(read_events(run.events)) if isinstance(event, kind)), None)

@@ -5,11 +5,13 @@ logits of base + adapter on real rows before the folder gets its name. The cost:
 whatever the dtype, and one more load.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith import storage
 from tunesmith.errors import RunError, SpecError
+from tunesmith.exporting.card import card_text
 from tunesmith.models.load import load_model, load_tokenizer, load_tuned, resolve_model
 from tunesmith.run_folder import RunFolder
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunesmith.models.load import Model
+
+_SHARD_SIZE = re.compile(r"[1-9]\d*(KB|MB|GB)")
 
 CHECK_ROWS = 4
 CHECK_TOKENS = 128
@@ -31,18 +35,24 @@ room for the order of additions in a deep model.
 """
 
 
-def merge(run: RunFolder, output: Path | None = None) -> Path:
+MAX_SHARD_SIZE = "5GB"
+"""Of one safetensors file, the ecosystem's usual: a broken download costs no more than that."""
+
+
+def merge(run: RunFolder, output: Path | None = None, *, max_shard_size: str = MAX_SHARD_SIZE) -> Path:
     """Write the tuned model as an ordinary Hugging Face folder: safetensors, tokenizer, chat template, configs.
 
     Goes to `output`, or to the run's `merged/`; weights have the base's dtype. A fully fine-tuned model is only
-    converted and checked. Raises SpecError when the output holds something already, and RunError, leaving nothing
-    behind, when the written model does not give the tuned model's logits within `TOLERANCE`.
+    converted and checked. Files are cut at `max_shard_size`. Raises SpecError when the output holds something already
+    or the adapter is none that can be merged, and RunError, leaving nothing behind, when the written model does not
+    give the tuned model's logits within `TOLERANCE`.
     """
     import torch
 
     output = run.merged if output is None else output
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise SpecError(f"{output}: already holds something; remove it, or choose another folder with --output")
+    must_be_free(output)
+    if not _SHARD_SIZE.fullmatch(max_shard_size):
+        raise SpecError(f"--max-shard-size {max_shard_size}: write it as a number and KB, MB or GB, for example 5GB")
     spec = run.load_spec()
     tokenizer = load_tokenizer(spec.model)
     rows = _rows_to_check(run)
@@ -51,13 +61,20 @@ def merge(run: RunFolder, output: Path | None = None) -> Path:
     merged = _without_adapter(tuned)
     merged.to(dtype=_base_dtype(spec.model))  # type: ignore[call-arg]  # transformers wraps the method untyped
     with storage.atomic_folder(output) as folder:
-        merged.save_pretrained(folder)
+        merged.save_pretrained(folder, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(card_text(run, form="merged", weights=output.name), encoding="utf-8")
         dtype = str(merged.dtype).removeprefix("torch.")
         del tuned, merged
         written = load_model(str(folder), dtype=torch.float32)
         _check(run, expected, [_logits(written, row) for row in rows], dtype)
     return output
+
+
+def must_be_free(output: Path) -> None:
+    """Raise SpecError when `output` is a file or a folder that holds something."""
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise SpecError(f"{output}: already holds something; remove it, or choose another folder with --output")
 
 
 def logit_difference(expected: "list[torch.Tensor]", found: "list[torch.Tensor]") -> float:

@@ -27,7 +27,8 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
     """One step. `loss` is the objective's mean (sft: over supervised tokens, in nats).
 
-    `measures` are what else the objective sees, by TRL's names: `rewards/margins`, `reward`, `kl`, …
+    `measures` are what else the objective sees, by TRL's names: `rewards/margins`, `reward`, `kl`, … Hosted providers tell little more
+    than the loss; what they do not tell is 0.
     """
 
     step: int
@@ -66,7 +67,7 @@ class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):
 
 
 class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
-    """Training ended: `reason` is `finished`, `early_stopping` or `interrupted`."""
+    """Training ended: `reason` is `finished`, `early_stopping` or `interrupted`; at a provider, also `failed`."""
 
     step: int
     reason: str
@@ -74,7 +75,15 @@ class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
     seconds: float
 
 
-Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent
+class MessageEvent(Struct, frozen=True, tag_field="event", tag="message"):
+    """What a hosted provider said about its job, at the Unix time `time`; `level` is `info`, `warn` or `error`."""
+
+    time: float
+    level: str
+    message: str
+
+
+Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent | MessageEvent
 
 
 def read_events(path: Path) -> list[Event]:
