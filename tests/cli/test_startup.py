@@ -27,7 +27,19 @@ def imported_by(*arguments: str) -> set[str]:
         ["--version"],
         *(
             [verb, "--help"]
-            for verb in ("demo", "data", "plan", "train", "evaluate", "eject", "export", "chat", "serve", "keys", "jobs")
+            for verb in (
+                "demo",
+                "data",
+                "plan",
+                "train",
+                "evaluate",
+                "eject",
+                "export",
+                "chat",
+                "serve",
+                "keys",
+                "jobs",
+            )
         ),
         *(["jobs", verb, "--help"] for verb in ("submit", "list", "watch", "cancel", "download")),
         *(["data", verb, "--help"] for verb in ("check", "convert", "clean", "split", "show")),

@@ -27,8 +27,8 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
     """One step. `loss` is the objective's mean (sft: over supervised tokens, in nats).
 
-    `measures` are what else the objective sees, by TRL's names: `rewards/margins`, `reward`, `kl`, … Hosted providers tell little more
-    than the loss; what they do not tell is 0.
+    `measures` are what else the objective sees, by TRL's names: `rewards/margins`, `reward`, `kl`, … Hosted providers
+    tell little more than the loss; what they do not tell is 0.
     """
 
     step: int
