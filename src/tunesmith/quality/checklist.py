@@ -91,7 +91,7 @@ def check(
         characters=inference.signs.characters,
         broken=tuple(reading.broken),
         broken_count=reading.broken_count,
-        evaluation=None if eval_file is None else _read_texts(str(eval_file)),
+        evaluation=None if eval_file is None else read_texts(str(eval_file)),
     )
     if review_file is not None:
         write_review(rows, Path(review_file))
@@ -227,7 +227,8 @@ def _unpack(packed: bytes) -> list[Conversation]:
     return rows
 
 
-def _read_texts(file: str) -> RowTexts:
+def read_texts(file: str) -> RowTexts:
+    """The readable rows of one file, spilled, as checks read them back."""
     writer = RowWriter()
     for batch in _Reading([file]):
         writer.extend(batch)
