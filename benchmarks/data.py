@@ -23,8 +23,8 @@ import psutil
 from benchmarks.planted_rows import PlantedFiles, plant
 
 CORES = 2
-DATASKETCH_ROWS = 5_000
-PRESIDIO_ROWS = 1_000
+DATASKETCH_ROWS = 3_000
+PRESIDIO_ROWS = 600
 PRESIDIO_KINDS = {
     "EMAIL_ADDRESS": "EMAIL",
     "PHONE_NUMBER": "PHONE",
