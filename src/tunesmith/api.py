@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tunesmith.dataset.conversation import Conversation
+    from tunesmith.evaluation.human.results import HumanResults
     from tunesmith.evaluation.result import Evaluation
     from tunesmith.evaluation.talk import Chat
     from tunesmith.planning.plan import Plan
@@ -99,14 +100,67 @@ def train(spec: RunSpec | str | Path, *, resume: bool = False, observer: TrainOb
     return result
 
 
-def evaluate(run: str | Path, *, data: str | Path | None = None) -> Evaluation:
-    """Compare the tuned model with its base on held-out rows (or on `data`); rewrites the run's report and card."""
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    prompt: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    bertscore: str | None = None,
+    judge: str | None = None,
+    judge_model: str | None = None,
+    run_code: bool = False,
+    samples: int = 1,
+) -> Evaluation:
+    """Compare the tuned model with its base on held-out rows (or on `data`); rewrites the run's report and card.
+
+    `prompt` is a file with a prompt for the base (default: the instruction in the run's `advice.json`); `metrics` are
+    `module:function`s of reply and reference, `bertscore` an encoder, `judge` the base URL of an OpenAI-compatible
+    endpoint that serves `judge_model`. `run_code` runs replies against the tests that rows carry, `samples` of each.
+    """
+    from tunesmith.evaluation.asked_metrics import Request
+    from tunesmith.evaluation.evaluate import Options
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
     folder = open_run(run)
-    evaluation = run_evaluation(folder, data=None if data is None else str(data))
+    request = Request(tuple(metrics), bertscore, judge, judge_model, run_code)
+    options = Options(None if prompt is None else str(prompt), samples, request)
+    evaluation = run_evaluation(folder, None if data is None else str(data), options)
     _write_pages(folder)
     return evaluation
+
+
+def compare(
+    run: str | Path,
+    *,
+    others: Sequence[str | Path] = (),
+    export: str | Path | None = None,
+    serve: bool = True,
+    port: int = 0,
+    open_browser: bool = False,
+    announce: Callable[[str], None] = print,
+) -> HumanResults:
+    """Let people judge, blind, the replies of the run's models (and of other runs' tuned models) side by side.
+
+    Serves a page on the loopback interface until Ctrl-C (`announce` is told its address), unless `serve` is off; then
+    writes the preferences as pairs for `dpo` to `export`, if given, and returns what the judgements say so far.
+    """
+    from tunesmith.evaluation.human.duels import make_board
+    from tunesmith.evaluation.human.results import summarize
+    from tunesmith.evaluation.human.store import Store
+
+    runs = [open_run(run), *map(open_run, others)]
+    board = make_board(runs)
+    store = Store(runs[0].human)
+    if serve:
+        from tunesmith.evaluation.human.serve import serve as serve_page
+
+        serve_page(str(run), board, store, port=port, open_browser=open_browser, announce=announce)
+    if export is not None:
+        from tunesmith.evaluation.human.preferences import export_pairs
+
+        export_pairs(Path(export), board, store.judgements())
+    return summarize(str(run), board, store.judgements())
 
 
 def export(

@@ -69,6 +69,11 @@ class RunFolder:
         return self.root / "provider.json"
 
     @property
+    def human(self) -> Path:
+        """People's judgements, an SQLite file; see `tunesmith.evaluation.human.store`."""
+        return self.root / "comparison.sqlite"
+
+    @property
     def report(self) -> Path:
         """The self-contained HTML report."""
         return self.root / "report.html"

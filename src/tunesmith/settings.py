@@ -1,24 +1,33 @@
 """Process-wide settings from environment variables, read here and nowhere else."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`cache` holds tokenized data and other things that can be made again; `threads` bounds worker processes."""
+    """`cache` holds tokenized data and other things that can be made again; `threads` bounds worker processes.
+
+    `api_key` is for OpenAI-compatible endpoints.
+    """
 
     cache: Path
     threads: int
+    api_key: str | None = field(repr=False)
 
 
 def load_settings() -> Settings:
-    """Settings from `TUNESMITH_CACHE` (default `~/.cache/tunesmith`) and `TUNESMITH_THREADS` (default: all cores)."""
+    """Settings from the environment.
+
+    `TUNESMITH_CACHE` (default `~/.cache/tunesmith`), `TUNESMITH_THREADS` (default: all cores), `OPENAI_API_KEY`.
+    """
     cache = os.environ.get("TUNESMITH_CACHE") or Path.home() / ".cache" / "tunesmith"
     threads = os.environ.get("TUNESMITH_THREADS", "")
     return Settings(
-        Path(cache), int(threads) if threads.isdigit() and int(threads) > 0 else len(os.sched_getaffinity(0))
+        cache=Path(cache),
+        threads=int(threads) if threads.isdigit() and int(threads) > 0 else len(os.sched_getaffinity(0)),
+        api_key=os.environ.get("OPENAI_API_KEY") or None,
     )
 
 

@@ -70,7 +70,7 @@ def test_broken_rows_are_refused_by_training_with_their_lines(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "export"])
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "export"])
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, verb: str) -> None:
     assert_refused(tunesmith(verb, "nothing", cwd=tmp_path), "nothing")
 

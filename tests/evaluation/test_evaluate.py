@@ -81,6 +81,7 @@ def test_a_model_that_learned_is_found_better_than_its_base(
         "exact match",
         "loss",
         "perplexity",
+        "drift",
     ]
     accuracy, loss = evaluation.metrics[0], evaluation.metrics[3]
     assert (accuracy.base.value, accuracy.tuned.value) == (0.0, 1.0)

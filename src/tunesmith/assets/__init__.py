@@ -24,3 +24,8 @@ def embedded_model() -> Path:
 def sample(name: SampleName) -> Path:
     """The JSONL file of the sample data set `name`, one of `SAMPLES`."""
     return _ROOT / "data" / f"{name}.jsonl"
+
+
+def general_prompts() -> Path:
+    """Prompts about nothing in particular, one a line: the base's replies to them tell how far a tuned model went."""
+    return _ROOT / "data" / "general_prompts.txt"

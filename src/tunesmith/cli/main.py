@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": ("tunesmith.cli.plan", "Memory, cost and hyperparameters for a data set and a model."),
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),
+    "compare": ("tunesmith.cli.compare", "People judge base against tuned, blind and side by side, on a local page."),
     "eject": ("tunesmith.cli.eject", "Print a run as a plain TRL/PEFT script."),
     "export": ("tunesmith.cli.export", "Turn a run into weights other programs load: merged, GGUF, Ollama, adapter."),
     "chat": ("tunesmith.cli.chat", "Talk with a run's model, and with its base beside it."),

@@ -11,8 +11,8 @@ from tunesmith import storage
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
-STATUS_STYLE = {"pass": "green", "good": "green", "warn": "yellow", "fail": "red", "bad": "red"}
-STATUS_MARK = {"pass": "✓", "good": "✓", "warn": "!", "fail": "✗", "bad": "✗"}
+STATUS_STYLE = {"pass": "green", "good": "green", "note": "blue", "warn": "yellow", "fail": "red", "bad": "red"}
+STATUS_MARK = {"pass": "✓", "good": "✓", "note": "i", "warn": "!", "fail": "✗", "bad": "✗"}
 
 
 def console() -> Console:

@@ -1,37 +1,45 @@
-"""Did it help: base against tuned on the same held-out rows, written to the run's `evaluation.json`.
+"""Did it help: base, prompted base and tuned on the same held-out rows, written to the run's `evaluation.json`.
 
 Every row is scored for loss; replies are generated for at most `MAX_REPLIES` of them, a seeded sample whose size the
-result states. The base costs no second model: it is the tuned one with its adapter off (a fully fine-tuned model and
-its base are loaded one after the other, so memory holds one at a time).
+result states. Which metrics are computed follows from what the rows are (`metrics.infer_task`), from what they carry
+(tests of code), and from what was asked for (an encoder, a judge, a metric of the person's own).
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from tunesmith import storage
-from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.read import load
-from tunesmith.dataset.render import Rendered, Renderer
-from tunesmith.errors import DataError, RunError
-from tunesmith.evaluation.comparison import compare_losses, compare_replies, headline_score
+from tunesmith.errors import DataError, RunError, SpecError
+from tunesmith.evaluation import metrics
+from tunesmith.evaluation.asked_metrics import AskedMetrics, Request
+from tunesmith.evaluation.comparison import (
+    Systems,
+    compare_overlap,
+    compare_replies,
+    compare_system_losses,
+    confusion,
+    headline_score,
+)
+from tunesmith.evaluation.evidence import AdapterState, Evidence, Leak, Memory
+from tunesmith.evaluation.measure import Measured, Questions, measure
 from tunesmith.evaluation.metrics import infer_task
+from tunesmith.evaluation.prompted import best_prompt, shown_prompt
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Sample, Verdict
-from tunesmith.evaluation.verdicts import judge_fit, judge_help, judge_retention, read_curves
-from tunesmith.models.load import EMBEDDED, load_model, load_tokenizer, load_tuned
+from tunesmith.evaluation.verdicts import judge
+from tunesmith.models.load import EMBEDDED, load_tokenizer
+from tunesmith.quality.leakage import leaked_rows
+from tunesmith.quality.report import CheckReport
+from tunesmith.quality.rows import RowWriter
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedTokenizerBase
-
-    from tunesmith.evaluation.losses import RowLosses
-    from tunesmith.models.load import Model
+from tunesmith.training.events import Event, StartEvent, read_events
 
 MAX_REPLIES = 256
 """Replies generated per model; a proportion is then known within about 6 points, and a slow model still ends."""
@@ -39,68 +47,103 @@ MAX_REPLIES = 256
 MAX_NEW_TOKENS = 512
 """No reply is longer; shorter references lower it (see `_reply_tokens`)."""
 
+TRAINED_ROWS = 48
+"""Training rows that are asked again, to see whether they were learned by heart."""
+
 SEED = 0
-"""Chooses the rows that get a reply when there are more than `MAX_REPLIES`."""
+"""Chooses the rows that get a reply when there are more than are asked."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """What one model scored and said."""
+class Options:
+    """What else is wanted: `prompt` is a file with a prompt for the base, `samples` replies to each row for pass@k."""
 
-    losses: "RowLosses"
-    retention: "RowLosses | None"
-    replies: list[str]
+    prompt: str | None = None
+    samples: int = 1
+    request: Request = field(default_factory=Request)
 
 
-def evaluate(run: RunFolder, data: str | None = None) -> Evaluation:
+def evaluate(run: RunFolder, data: str | None = None, options: Options | None = None) -> Evaluation:
     """Compare `run`'s tuned model with its base on the run's held-out rows, or on `data`; the result is also written.
 
-    Raises RunError when the run has no held-out rows or a loss is not finite, DataError or ModelError.
+    Raises RunError when the run has no held-out rows or a loss is not finite, DataError, ModelError, SpecError for an
+    option, MissingDependencyError, SandboxError.
     """
     started = time.monotonic()
+    options = options or Options()
+    if options.samples < 1:
+        raise SpecError(f"--samples {options.samples}: give 1 or more")
     spec = run.load_spec()
     path = _held_out(run, spec) if data is None else data
     rows = load(path)
     if not rows:
         raise DataError(f"{path}: no rows to evaluate on; give a file with rows by --data")
-    tokenizer = load_tokenizer(spec.model)
-    renderer = Renderer(tokenizer)
+    prompt = best_prompt(run, options.prompt)
+    asked_metrics = AskedMetrics(options.request, options.samples)
     answerable = [index for index, row in enumerate(rows) if _reference(row)]
-    asked = _choose(answerable)
+    asked = _choose(answerable, MAX_REPLIES)
     references = [_reference(rows[index]) for index in asked]
-    rendered = _render(renderer, rows, spec)
-    general = _render(renderer, _retention_rows(), spec) if spec.model == EMBEDDED else []
-    prompts = [renderer.prompt(rows[index]) for index in asked]
+    training = _training_rows(spec, rows)
+    trained = [
+        training[index] for index in _choose([i for i, row in enumerate(training) if _reference(row)], TRAINED_ROWS)
+    ]
+    tokenizer = load_tokenizer(spec.model)
 
-    def measure(model: "Model") -> _Measured:
-        from tunesmith.evaluation.generate import generate
-        from tunesmith.evaluation.losses import row_losses
+    def reply_tokens(texts: Sequence[str]) -> int:
+        """Room for the longest reference and a quarter more, so that rambling shows and costs little."""
+        longest = max((len(tokenizer.encode(text, add_special_tokens=False)) for text in texts), default=0)
+        return min(MAX_NEW_TOKENS, longest + longest // 4 + 8)
 
-        return _Measured(
-            losses=row_losses(model, rendered),
-            retention=row_losses(model, general) if general else None,
-            replies=generate(model, tokenizer, prompts, max_new_tokens=_reply_tokens(tokenizer, references)),
-        )
-
-    base, tuned = _on_both(run, spec, measure)
-    if not np.isfinite([base.losses.nll, tuned.losses.nll]).all():
+    measured = measure(
+        run,
+        spec,
+        tokenizer,
+        Questions(
+            rows=rows,
+            asked=[rows[index] for index in asked],
+            trained=trained,
+            retention=_retention_rows() if spec.model == EMBEDDED else [],
+            prompt=prompt,
+            reply_tokens=reply_tokens(references),
+            trained_reply_tokens=reply_tokens([_reference(row) for row in trained]),
+            samples=options.samples,
+        ),
+    )
+    losses = _of_each(measured, lambda one: one.losses)
+    if not np.isfinite([losses.base.nll, losses.tuned.nll]).all():
         raise RunError(f"{run.root}: the loss on {path} is not finite; train again with a lower learning rate")
+
     task = infer_task([reference for reference in map(_reference, rows) if reference])
-    losses = compare_losses(base.losses, tuned.losses)
-    compared = compare_replies(task, base.replies, tuned.replies, references) if asked else ()
-    replies = [_say_if_sampled(metric, len(answerable)) for metric in compared]
-    retention = _compare_retention(base, tuned)
+    replies = _of_each(measured, lambda one: one.replies)
+    compared: list[MetricComparison] = []
+    skipped: list[str] = []
+    if asked:
+        rows_asked = [rows[index] for index in asked]
+        coded, more = asked_metrics.of_code(rows_asked, replies, _of_each(measured, lambda one: one.sampled))
+        overlap, missing = compare_overlap(replies, references) if task == "free text" else ([], [])
+        prompts = [shown_prompt(row.prompt) for row in rows_asked]
+        others = asked_metrics.of_text(prompts, references, replies)
+        compared = [*coded, *compare_replies(task, replies, references), *overlap, *others]
+        skipped = [*more, *missing]
+    metrics_found = (
+        *(_say_if_sampled(metric, len(answerable)) for metric in compared),
+        *compare_system_losses(losses),
+        *_general(measured),
+    )
     evaluation = Evaluation(
         run=str(run.root),
         data=path,
         rows=len(rows),
-        task=task if asked else "plain text",
-        metrics=(*replies, *losses, *retention),
-        verdicts=_judge(run, (*replies, *losses), retention),
-        samples=_samples(rows, asked, references, base.replies, tuned.replies, headline_score(task)),
+        task=("code" if compared and compared[0].name.startswith("pass@") else task) if asked else "plain text",
+        metrics=metrics_found,
+        verdicts=_judge(run, measured, metrics_found, rows, training, trained, references),
+        samples=_samples(rows, asked, references, replies, headline_score(task)),
         seconds=time.monotonic() - started,
+        prompt=prompt,
+        confusion=confusion(replies, references) if asked and task == "classification" else None,
+        skipped=tuple(skipped),
     )
     storage.write_bytes(run.evaluation, msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
     return evaluation
@@ -116,12 +159,25 @@ def _held_out(run: RunFolder, spec: RunSpec) -> str:
     )
 
 
-def _choose(answerable: list[int]) -> list[int]:
-    """The rows to generate replies for: all of `answerable`, or a seeded sample of `MAX_REPLIES`."""
-    if len(answerable) <= MAX_REPLIES:
-        return answerable
-    chosen = np.random.default_rng(SEED).choice(len(answerable), MAX_REPLIES, replace=False)
-    return [answerable[place] for place in sorted(chosen)]
+def _training_rows(spec: RunSpec, evaluated: Sequence[Conversation]) -> list[Conversation]:
+    """The rows the run was trained on, where their file is still there: those of the file that are not evaluated.
+
+    A row that is word for word in both counts as evaluated here; that it leaked is another matter (see `_leak`).
+    """
+    try:
+        rows = load(spec.data.train)
+    except DataError:
+        return []
+    held_out = set() if spec.data.eval is not None else {row.messages for row in evaluated}
+    return [row for row in rows if row.messages not in held_out]
+
+
+def _choose(candidates: list[int], most: int) -> list[int]:
+    """All of `candidates`, or a seeded sample of `most` in their order."""
+    if len(candidates) <= most:
+        return candidates
+    chosen = np.random.default_rng(SEED).choice(len(candidates), most, replace=False)
+    return [candidates[place] for place in sorted(chosen)]
 
 
 def _say_if_sampled(metric: MetricComparison, answerable: int) -> MetricComparison:
@@ -137,88 +193,121 @@ def _reference(row: Conversation) -> str:
     return answer.content.strip() if answer is not None and answer.role == "assistant" else ""
 
 
-def _render(renderer: Renderer, rows: Sequence[Conversation], spec: RunSpec) -> list[Rendered]:
-    return [renderer.render(row, max_length=spec.training.max_length) for row in rows]
-
-
 def _retention_rows() -> list[Conversation]:
     from tunesmith.assets import sample
 
     return load(sample("retention"))
 
 
-def _reply_tokens(tokenizer: "PreTrainedTokenizerBase", references: Sequence[str]) -> int:
-    """Room for the longest reference and a quarter more, so that rambling shows and costs little."""
-    longest = max((len(tokenizer.encode(text, add_special_tokens=False)) for text in references), default=0)
-    return min(MAX_NEW_TOKENS, longest + longest // 4 + 8)
+def _of_each(measured: Systems[Measured], part: Callable[[Measured], _T]) -> Systems[_T]:
+    prompted = None if measured.prompted is None else part(measured.prompted)
+    return Systems(part(measured.base), part(measured.tuned), prompted)
 
 
-def _on_both(run: RunFolder, spec: RunSpec, measure: "Callable[[Model], _T]") -> tuple[_T, _T]:
-    """`measure` of the base and of the tuned model."""
-    import torch
-    from peft import PeftModel
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = _dtype(spec, device)
-    model = load_tuned(run, dtype=dtype, device=device)
-    tuned = measure(model)
-    if isinstance(model, PeftModel):
-        with model.disable_adapter():
-            return measure(model), tuned
-    del model
-    return measure(load_model(spec.model, dtype=dtype, device=device)), tuned
-
-
-def _dtype(spec: RunSpec, device: str) -> "torch.dtype":
-    """bf16 where asked for or where a GPU multiplies it fast, else fp32."""
-    import torch
-
-    fast = device == "cuda" and torch.cuda.is_bf16_supported()
-    wants_bf16 = spec.training.precision == "bf16" or (spec.training.precision == "auto" and fast)
-    return torch.bfloat16 if wants_bf16 else torch.float32
-
-
-def _compare_retention(base: _Measured, tuned: _Measured) -> tuple[MetricComparison, ...]:
-    if base.retention is None or tuned.retention is None:
-        return ()
-    loss, _ = compare_losses(base.retention, tuned.retention)
-    return (msgspec.structs.replace(loss, name="general loss"),)
+def _general(measured: Systems[Measured]) -> list[MetricComparison]:
+    """Loss on the retention suite, and on the base's own replies to general prompts."""
+    found = []
+    for name, base, tuned in (
+        ("general loss", measured.base.retention, measured.tuned.retention),
+        ("drift", measured.base.drift, measured.tuned.drift),
+    ):
+        if base is not None and tuned is not None:
+            loss, _ = compare_system_losses(Systems(base, tuned))
+            found.append(msgspec.structs.replace(loss, name=name))
+    return found
 
 
 def _judge(
-    run: RunFolder, metrics: tuple[MetricComparison, ...], retention: tuple[MetricComparison, ...]
+    run: RunFolder,
+    measured: Systems[Measured],
+    found: tuple[MetricComparison, ...],
+    rows: Sequence[Conversation],
+    training: Sequence[Conversation],
+    trained: Sequence[Conversation],
+    references: Sequence[str],
 ) -> tuple[Verdict, ...]:
-    loss = next(metric for metric in metrics if metric.name == "loss")
-    return (
-        judge_help(metrics[0], loss),
-        judge_fit(read_curves(run.events)),
-        *(judge_retention(metric) for metric in retention),
+    by_name = {metric.name: metric for metric in found}
+    events = read_events(run.events)
+    return judge(
+        Evidence(
+            headline=found[0],
+            loss=by_name["loss"],
+            events=events,
+            retention=by_name.get("general loss"),
+            drift=by_name.get("drift"),
+            memory=_memory(measured.base, measured.tuned, trained, references),
+            leak=_leak(training, rows),
+            check=_check(run),
+            adapter=_adapter(run, events),
+        )
     )
+
+
+def _memory(
+    base: Measured, tuned: Measured, trained: Sequence[Conversation], references: Sequence[str]
+) -> Memory | None:
+    if not trained or tuned.trained is None or not references:
+        return None
+    outputs = [_reference(row) for row in trained]
+
+    def verbatim(replies: Sequence[str], wanted: Sequence[str]) -> float:
+        return float(metrics.scores(metrics.exact_match, replies, wanted).mean())
+
+    return Memory(
+        rows=len(trained),
+        words=float(np.mean([len(output.split()) for output in outputs])),
+        verbatim=verbatim(tuned.trained_replies, outputs),
+        verbatim_base=verbatim(base.trained_replies, outputs),
+        held_out=verbatim(tuned.replies, references),
+        training_loss=float(tuned.trained.nll.sum() / tuned.trained.tokens.sum()),
+        held_out_loss=float(tuned.losses.nll.sum() / tuned.losses.tokens.sum()),
+    )
+
+
+def _leak(training: Sequence[Conversation], rows: Sequence[Conversation]) -> Leak | None:
+    if not training:
+        return None
+    trained, evaluated = RowWriter(), RowWriter()
+    trained.extend(training)
+    evaluated.extend(rows)
+    return Leak(len(leaked_rows(trained.rows(), evaluated.rows())), len(rows))
+
+
+def _check(run: RunFolder) -> CheckReport | None:
+    if not run.check.is_file():
+        return None
+    try:
+        return msgspec.json.decode(run.check.read_bytes(), type=CheckReport)
+    except msgspec.DecodeError as error:
+        raise RunError(f"{run.check}: cannot be read ({error}); remove it to evaluate without it") from error
+
+
+def _adapter(run: RunFolder, events: Sequence[Event]) -> AdapterState | None:
+    if not run.adapter.is_dir():
+        return None
+    start = next((event for event in events if isinstance(event, StartEvent)), None)
+    trained = None if start is None else start.trainable_parameters / start.total_parameters
+    return AdapterState(run.merged.is_dir(), trained)
 
 
 def _samples(
     rows: Sequence[Conversation],
     asked: Sequence[int],
     references: Sequence[str],
-    base: Sequence[str],
-    tuned: Sequence[str],
+    replies: Systems[list[str]],
     score: Callable[[str, str], float],
 ) -> tuple[Sample, ...]:
     return tuple(
         Sample(
             row=index,
-            prompt=_shown_prompt(rows[index].prompt),
+            prompt=shown_prompt(rows[index].prompt),
             reference=reference,
-            base=before,
-            tuned=after,
-            base_score=score(before, reference),
-            tuned_score=score(after, reference),
+            base=replies.base[place],
+            tuned=replies.tuned[place],
+            base_score=score(replies.base[place], reference),
+            tuned_score=score(replies.tuned[place], reference),
+            prompted=None if replies.prompted is None else replies.prompted[place],
+            prompted_score=None if replies.prompted is None else score(replies.prompted[place], reference),
         )
-        for index, reference, before, after in zip(asked, references, base, tuned, strict=True)
+        for place, (index, reference) in enumerate(zip(asked, references, strict=True))
     )
-
-
-def _shown_prompt(messages: tuple[Message, ...]) -> str:
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)

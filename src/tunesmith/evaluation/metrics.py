@@ -5,6 +5,7 @@ is free text. Asking the rows instead of the person keeps the headline metric ri
 """
 
 import json
+import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -48,6 +49,14 @@ def label(text: str) -> str:
 def exact_match(reply: str, reference: str) -> float:
     """1 when the two are the same but for white space, else 0."""
     return float(normalized(reply) == normalized(reference))
+
+
+def normalized_match(reply: str, reference: str) -> float:
+    """1 when the two are the same but for case, punctuation, articles and white space, else 0.
+
+    The normalization of SQuAD's official evaluation, Rajpurkar et al. (2016), https://arxiv.org/abs/1606.05250.
+    """
+    return float(_without_form(reply) == _without_form(reference))
 
 
 def label_match(reply: str, reference: str) -> float:
@@ -101,9 +110,28 @@ def macro_f1(replies: Sequence[str], references: Sequence[str]) -> Statistic:
     return statistic
 
 
+def confusion(replies: Sequence[str], references: Sequence[str]) -> tuple[tuple[str, ...], list[list[int]]]:
+    """The classes that the references name, and how often each (row) was answered with each (column).
+
+    The last column counts the replies that name no class.
+    """
+    expected = [label(reference) for reference in references]
+    classes = tuple(sorted(set(expected)))
+    column = {name: index for index, name in enumerate(classes)}
+    counts = [[0] * (len(classes) + 1) for _ in classes]
+    for reply, name in zip(replies, expected, strict=True):
+        counts[column[name]][column.get(label(reply), len(classes))] += 1
+    return classes, counts
+
+
 def scores(metric: Callable[[str, str], float], replies: Sequence[str], references: Sequence[str]) -> Values:
     """The metric of every reply against its reference; (rows,)."""
     return np.array([metric(*pair) for pair in zip(replies, references, strict=True)], dtype=np.float64)
+
+
+def _without_form(text: str) -> str:
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def _f1(found: Counter[Any], expected: Counter[Any]) -> float:

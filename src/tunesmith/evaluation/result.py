@@ -16,7 +16,10 @@ class Estimate(Struct, frozen=True):
 class MetricComparison(Struct, frozen=True):
     """One metric for base and tuned on the same rows; `difference` is tuned minus base, paired.
 
-    `significant` says that the interval of the difference excludes zero.
+    `significant` says that the interval of the difference excludes zero, `p` how likely one so far from zero is if
+    the models do not differ, `detectable` the smallest true difference that so many rows would show with 80% power.
+    `prompted` is the base with the best prompt, where there is one, and `over_prompted` tuned minus prompted.
+    `top` is the best value a bounded metric can have; `signature` is how the library that computed it states it.
     """
 
     name: str
@@ -27,6 +30,13 @@ class MetricComparison(Struct, frozen=True):
     significant: bool
     rows: int
     method: str
+    top: float | None = None
+    p: float | None = None
+    detectable: float | None = None
+    prompted: Estimate | None = None
+    over_prompted: Estimate | None = None
+    p_over_prompted: float | None = None
+    signature: str = ""
 
 
 class Sample(Struct, frozen=True):
@@ -42,20 +52,42 @@ class Sample(Struct, frozen=True):
     tuned: str
     base_score: float = 0.0
     tuned_score: float = 0.0
+    prompted: str | None = None
+    prompted_score: float | None = None
+
+
+class Confusion(Struct, frozen=True):
+    """How often each class (row) was answered with each class (column); the last column is no known class."""
+
+    classes: tuple[str, ...]
+    base: tuple[tuple[int, ...], ...]
+    tuned: tuple[tuple[int, ...], ...]
+
+
+Status = Literal["good", "note", "warn", "bad"]
+"""`note` is something to know or to do next; only `warn` and `bad` are alarms."""
 
 
 class Verdict(Struct, frozen=True):
-    """A judgement in words: what was found, the numbers it rests on, and what to do about it."""
+    """A judgement in words: what was found, the numbers it rests on, and what to do about it.
+
+    `signal` is the known sign of trouble that it matches.
+    """
 
     name: str
-    status: Literal["good", "warn", "bad"]
+    status: Status
     finding: str
     evidence: str
     mend: str
+    signal: str = ""
 
 
 class Evaluation(Struct, frozen=True):
-    """Everything `tunesmith evaluate` measured. `metrics` are ordered, the headline metric first."""
+    """Everything `tunesmith evaluate` measured. `metrics` are ordered, the headline metric first.
+
+    `prompt` is the system message that the prompted base was given; `skipped` says which metrics were not computed
+    and why.
+    """
 
     run: str
     data: str
@@ -65,3 +97,6 @@ class Evaluation(Struct, frozen=True):
     verdicts: tuple[Verdict, ...]
     samples: tuple[Sample, ...]
     seconds: float
+    prompt: str | None = None
+    confusion: Confusion | None = None
+    skipped: tuple[str, ...] = ()

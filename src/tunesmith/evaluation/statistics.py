@@ -24,6 +24,9 @@ Z_95 = 1.959963984540054
 Z_POWER_80 = 0.8416212335729143
 """Standard normal quantile of 80%, the customary power."""
 
+LEAST_DISCORDANT = 6
+"""Rows that only one of two models gets right, of which an exact McNemar test needs this many for p < 0.05."""
+
 Values: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[[Values], Values]
 """From weights (samples, rows), how often each row was drawn, to one value per sample (samples,)."""
@@ -112,6 +115,49 @@ def mcnemar(only_base: int, only_tuned: int) -> float:
         for right in range(min(only_base, only_tuned) + 1)
     )
     return min(1.0, 2 * tail)
+
+
+def paired_permutation(pooled: Statistic, rows: int, *, replicates: int = REPLICATES, seed: int = 0) -> float:
+    """Two-sided p-value that the two models are exchangeable: on each row a fair coin swaps their replies.
+
+    `pooled` is the statistic over `2 * rows` rows, the first model's, then the second's. Approximate randomization,
+    Noreen (1989), "Computer-Intensive Methods for Testing Hypotheses"; never below 1 / (replicates + 1).
+    """
+    random = np.random.default_rng(seed)
+
+    def distance(kept: Values) -> Values:
+        """The absolute difference after swapping the rows where `kept` (samples, rows) is 0."""
+        apart = pooled(np.hstack([kept, 1 - kept])) - pooled(np.hstack([1 - kept, kept]))
+        distances: Values = np.abs(apart)
+        return distances
+
+    observed = float(distance(np.ones((1, rows)))[0])
+    chunk = max(1, _CHUNK_CELLS // rows)
+    as_far = 0
+    for start in range(0, replicates, chunk):
+        kept = random.integers(2, size=(min(chunk, replicates - start), rows)).astype(np.float64)
+        # Sums in another order differ in their last digits; a swap that changes nothing is as far as the observed.
+        as_far += int((distance(kept) >= observed * (1 - 1e-9)).sum())
+    return (1 + as_far) / (replicates + 1)
+
+
+def part(pooled: Statistic, index: int, of: int) -> Statistic:
+    """The statistic of one model's rows, from the pooled statistic of `of` models' rows one after the other."""
+
+    def statistic(weights: Values) -> Values:
+        blocks = [np.zeros_like(weights)] * of
+        blocks[index] = weights
+        return pooled(np.hstack(blocks))
+
+    return statistic
+
+
+def detectable_share(difference: Estimate, rows: int) -> float:
+    """`minimal_detectable_effect` of a proportion: at least what an exact McNemar test could ever call significant.
+
+    That is six rows that only one model gets right (2 / 2**6 < 0.05 < 2 / 2**5).
+    """
+    return min(1.0, max(minimal_detectable_effect(difference), LEAST_DISCORDANT / rows))
 
 
 def minimal_detectable_effect(difference: Estimate) -> float:

@@ -16,15 +16,16 @@ from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats.openai import write_messages
 from tunesmith.dataset.read import load
 from tunesmith.errors import DataError, RunError
-from tunesmith.evaluation.comparison import compare_replies, headline_score
+from tunesmith.evaluation.comparison import Systems, compare_replies, headline_score
 from tunesmith.evaluation.evaluate import MAX_REPLIES, SEED
 from tunesmith.evaluation.metrics import infer_task
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Sample, Verdict
-from tunesmith.evaluation.verdicts import judge_fit, judge_help, read_curves
+from tunesmith.evaluation.verdicts import judge_help, judge_training
 from tunesmith.providers.find import find_provider
 from tunesmith.providers.protocol import Provider, Turns
 from tunesmith.providers.state import read_state
 from tunesmith.run_folder import RunFolder
+from tunesmith.training.events import read_events
 
 CONCURRENT = 8
 """Requests under way at once; providers limit requests a minute, and the SDKs wait when told to."""
@@ -51,7 +52,7 @@ def evaluate_hosted(run: RunFolder, data: str | None = None) -> Evaluation:
     base = _ask(place, job.model, asked, limit)
     tuned = _ask(place, job.tuned_model, asked, limit)
     task = infer_task(references)
-    metrics = compare_replies(task, base, tuned, references)
+    metrics = compare_replies(task, Systems(base, tuned), references)
     score = headline_score(task)
     evaluation = Evaluation(
         run=str(run.root),
@@ -59,7 +60,7 @@ def evaluate_hosted(run: RunFolder, data: str | None = None) -> Evaluation:
         rows=len(asked),
         task=task,
         metrics=metrics,
-        verdicts=(_judge(metrics[0]), judge_fit(read_curves(run.events))),
+        verdicts=(_judge(metrics[0]), *judge_training(read_events(run.events))),
         samples=tuple(
             Sample(index, _shown(row), reference, before, after, score(before, reference), score(after, reference))
             for index, row, reference, before, after in zip(chosen, asked, references, base, tuned, strict=True)

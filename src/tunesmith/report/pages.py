@@ -10,8 +10,15 @@ from markupsafe import Markup
 from tunesmith.planning.figures import compact, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES
 
-STATUS_WORDS = {"pass": "passed", "warn": "look at this", "fail": "failed", "good": "good", "bad": "bad"}
-STATUS_MARKS = {"pass": "✓", "good": "✓", "warn": "!", "fail": "✗", "bad": "✗"}
+STATUS_WORDS = {
+    "pass": "passed",
+    "warn": "look at this",
+    "fail": "failed",
+    "good": "good",
+    "note": "note",
+    "bad": "bad",
+}
+STATUS_MARKS = {"pass": "✓", "good": "✓", "note": "i", "warn": "!", "fail": "✗", "bad": "✗"}
 
 MINUS = "\N{MINUS SIGN}"
 

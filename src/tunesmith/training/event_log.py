@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from tunesmith.errors import StorageError
-from tunesmith.training.events import Event
+from tunesmith.training.events import Event, read_events
 
 
 class EventLog:
@@ -27,6 +27,8 @@ class EventLog:
             self._file.truncate(keep_bytes)
         except OSError as error:
             raise _refused(path, error) from error
+        self.events = read_events(path)
+        """Everything recorded so far, what was kept of an earlier start included."""
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +50,7 @@ class EventLog:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _refused(self._path, error) from error
+        self.events.append(event)
         if self._observer is not None:
             self._observer(event)
 

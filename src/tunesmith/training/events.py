@@ -57,13 +57,18 @@ class EvalEvent(Struct, frozen=True, tag_field="event", tag="eval"):
 
 
 class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):
-    """A judgement made while training (for instance an overfitting signal)."""
+    """A judgement made while training (see `tunesmith.training.signals`).
+
+    `status` is `good`, `note`, `warn` or `bad`; `signal` is the known sign of trouble that it matches.
+    """
 
     step: int
     name: str
     status: str
     finding: str
     mend: str
+    evidence: str = ""
+    signal: str = ""
 
 
 class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):

@@ -22,6 +22,7 @@ from tunesmith.training.engine import Engine, StepOutcome
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.schedule import learning_rate
+from tunesmith.training.signals import live_signals
 
 Reason = Literal["finished", "early_stopping", "interrupted"]
 
@@ -100,6 +101,8 @@ def run_loop(
         )
         if progress.step % times.eval_every == 0 or progress.step == times.total_steps:
             progress = _validate(engine, data, log, progress)
+        for verdict in live_signals(log.events):
+            log.record(verdict)
         if progress.step % spec.checkpoint_every == 0 or progress.step == progress.best_step:
             _save(checkpoints, log, progress)
     _save(checkpoints, log, progress)

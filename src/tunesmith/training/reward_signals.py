@@ -1,0 +1,106 @@
+"""Is the policy learning the task, or learning to please the reward? The sign is in three curves, not in one.
+
+Reward hacking: the reward rises while what it stands for does not. The true quality is not measured during training,
+but what gives it away is: the policy runs far from its reference (Gao et al. 2022, https://arxiv.org/abs/2210.10760,
+where true reward turns over as the KL divergence grows), replies swell or collapse in length (Singhal et al. 2023,
+https://arxiv.org/abs/2310.03716), or the reward on held-out prompts falls while the training reward rises.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith.training.events import EvalEvent, Event, StepEvent, VerdictEvent
+
+LEAST_STEPS = 8
+"""Fewer steps have no trend that noise could not make."""
+
+FAR = 0.5
+"""Nats per token between the policy and its reference; healthy runs stay well under it."""
+
+SWOLLEN = 1.75
+"""Replies that got longer by this factor, or shorter by its inverse."""
+
+SURE = 3.0
+"""Standard errors by which the mean of the last third must exceed that of the first to be a rise."""
+
+SIGNAL = "reward rises while the policy drifts, or its replies change in length"
+MEND = "Raise objective.beta (the KL penalty), lower the learning rate, stop earlier, or mend the reward."
+
+
+@dataclass(frozen=True)
+class RewardCurves:
+    """By step: mean reward; and, empty where not recorded, KL in nats per token, and reply length in tokens.
+
+    `held_out` is the mean reward on held-out prompts, by evaluation.
+    """
+
+    reward: tuple[float, ...]
+    kl: tuple[float, ...] = ()
+    length: tuple[float, ...] = ()
+    held_out: tuple[float, ...] = ()
+
+
+def read_rewards(events: Iterable[Event]) -> RewardCurves:
+    """The reward curves in a run's events; empty for an objective without rewards."""
+    reward: list[float] = []
+    kl: list[float] = []
+    length: list[float] = []
+    held_out: list[float] = []
+    for event in events:
+        match event:
+            case EvalEvent(measures={"reward": value}):
+                held_out.append(value)
+            case StepEvent(measures={"reward": value} as measures):
+                reward.append(value)
+                kl += [measures["kl"]] if "kl" in measures else []
+                length += [measures["completions/mean_length"]] if "completions/mean_length" in measures else []
+            case _:
+                pass
+    return RewardCurves(tuple(reward), tuple(kl), tuple(length), tuple(held_out))
+
+
+def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
+    """Whether the reward is being hacked; None for an objective without rewards."""
+    if not curves.reward:
+        return None
+    if len(curves.reward) < LEAST_STEPS:
+        return VerdictEvent(step, "reward hacking", "good", "Too few steps to see a trend in the reward.", "")
+    first, last = _thirds(curves.reward)
+    evidence = f"mean reward {first.mean():.3g}, then {last.mean():.3g}"
+    signs = []
+    if curves.kl:
+        distance = float(_thirds(curves.kl)[1].mean())
+        evidence += f"; KL from the reference {distance:.2g} nats per token"
+        signs += ["it is far from its reference"] if distance > FAR else []
+    if curves.length:
+        before, after = (float(part.mean()) for part in _thirds(curves.length))
+        evidence += f"; replies of {before:.0f}, then {after:.0f} tokens"
+        factor = after / max(before, 1.0)
+        signs += ["its replies swell"] if factor > SWOLLEN else ["its replies collapse"] if factor < 1 / SWOLLEN else []
+    overfitted = len(curves.held_out) >= 3 and _fell(curves.held_out)
+    if overfitted:
+        evidence += f"; on held-out prompts {max(curves.held_out):.3g}, then {curves.held_out[-1]:.3g}"
+        signs.append("the reward on held-out prompts falls")
+    if not _rose(first, last) or not signs:
+        return VerdictEvent(step, "reward hacking", "good", "No sign of reward hacking.", "", evidence)
+    grave = overfitted or len(signs) > 1
+    finding = f"The reward rises, but {' and '.join(signs)}: it may be {'' if grave else 'starting to be '}hacked."
+    return VerdictEvent(step, "reward hacking", "bad" if grave else "warn", finding, MEND, evidence, SIGNAL)
+
+
+def _thirds(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    third = max(1, len(values) // 3)
+    return np.asarray(values[:third]), np.asarray(values[-third:])
+
+
+def _rose(first: np.ndarray, last: np.ndarray) -> bool:
+    error = float(np.sqrt(first.var(ddof=1) / len(first) + last.var(ddof=1) / len(last)))
+    return float(last.mean() - first.mean()) > max(SURE * error, 1e-9)
+
+
+def _fell(held_out: Sequence[float]) -> bool:
+    """By more than half of what it had gained over its start."""
+    best = max(held_out)
+    return best > held_out[0] and best - held_out[-1] > 0.5 * (best - held_out[0])

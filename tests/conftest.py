@@ -1,0 +1,38 @@
+"""A real browser for the tests of pages."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium as the system has it; `make browser` installs it.
+
+    One per module: Playwright keeps an event loop running in its thread, which other modules' asyncio would trip over.
+    """
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: `make browser` installs it")
+    with sync_playwright() as playwright:
+        # A container's /dev/shm is small, and the sandbox needs rights that root in a container lacks.
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh tab whose uncaught script errors fail the test."""
+    context = browser.new_context()
+    tab = context.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    yield tab
+    context.close()
+    assert errors == []
