@@ -87,10 +87,9 @@ def live_signals(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
     Costs nothing after most steps: the curves are looked at after an evaluation and every `LOOK_EVERY` steps.
     """
     last = events[-1]
-    start = next((event for event in events if isinstance(event, StartEvent)), None)
-    blind = start is not None and start.eval_rows == 0 and isinstance(last, StepEvent) and last.step == 1
-    looked_at = blind or isinstance(last, EvalEvent) or (isinstance(last, StepEvent) and last.step % LOOK_EVERY == 0)
-    if not looked_at:
+    if not isinstance(last, EvalEvent | StepEvent):
+        return ()
+    if isinstance(last, StepEvent) and last.step != 1 and last.step % LOOK_EVERY != 0:
         return ()
     known = {event.name for event in events if isinstance(event, VerdictEvent)}
     return tuple(
