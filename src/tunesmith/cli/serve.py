@@ -91,3 +91,4 @@ def _announce(address: str, first_key: str | None) -> None:
     if first_key is not None:
         click.echo(f"API key (shown once, keep it): {first_key}")
     click.echo(f"Serving on {address}")
+    click.echo(f"Dashboard at {address.removesuffix('/v1')}/dashboard")

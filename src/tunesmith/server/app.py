@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesmith.server.api import chat, completions, errors, files, jobs, models, reference
 from tunesmith.server.api.dependencies import ServiceOf
+from tunesmith.server.dashboard.files import UPLOAD_PATH
+from tunesmith.server.dashboard.router import router as dashboard
 from tunesmith.server.errors import RequestError
 from tunesmith.server.service import Service
 
@@ -30,10 +32,10 @@ SECURITY_HEADERS = {
 }
 """For answers that are data; a page that needs more sets its own policy, which is then kept."""
 
-ROUTERS = (files.router, jobs.router, models.router, chat.router, completions.router, reference.router)
+ROUTERS = (files.router, jobs.router, models.router, chat.router, completions.router, reference.router, dashboard)
 """Everything the server answers, beside health and metrics; a page is one more router here."""
 
-UPLOAD_PATHS = frozenset({files.router.prefix})
+UPLOAD_PATHS = frozenset({files.router.prefix, UPLOAD_PATH})
 """Where a body may be as long as an upload."""
 
 UPLOAD_OVERHEAD_BYTES = 2**16

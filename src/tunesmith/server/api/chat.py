@@ -53,9 +53,9 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
     """Reply to a conversation."""
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs: needs logprobs: true", code="invalid_value", param="top_logprobs")
-    conversation = _conversation(body.messages)
+    conversation = read_conversation(body.messages)
     generator, adapter = await generation.load_generator(service, caller, body.model)
-    prompt = await run_in_threadpool(_prompt, generator, conversation)
+    prompt = await run_in_threadpool(render_prompt, generator, conversation)
     wanted = body.max_completion_tokens or body.max_tokens or DEFAULT_MAX_TOKENS
     asked = GenerationRequest(
         prompt=prompt,
@@ -78,7 +78,8 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
     )
 
 
-def _conversation(messages: list[dict[str, Any]]) -> Conversation:
+def read_conversation(messages: list[dict[str, Any]]) -> Conversation:
+    """The messages as a conversation to go on from. Raises RequestError with the path of what is wrong."""
     problems: Problems = []
     read = read_messages({"messages": messages}, "messages", (), problems)
     if problems:
@@ -91,7 +92,8 @@ def _conversation(messages: list[dict[str, Any]]) -> Conversation:
     return Conversation(messages=read, completion_start=len(read))
 
 
-def _prompt(generator: Generator, conversation: Conversation) -> tuple[int, ...]:
+def render_prompt(generator: Generator, conversation: Conversation) -> tuple[int, ...]:
+    """The tokens that ask the generator's model for the next turn."""
     from tunesmith.dataset.render import Renderer
 
     return tuple(Renderer(generator.tokenizer).prompt(conversation))

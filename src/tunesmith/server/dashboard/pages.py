@@ -1,0 +1,114 @@
+"""Rendering: autoescaped templates, a content security policy without inline anything, and the static files."""
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tunesmith.planning.figures import compact, duration, size
+from tunesmith.report.pages import STATUS_MARKS, STATUS_WORDS, figure, measure, stylesheet
+from tunesmith.server.errors import RequestError
+from tunesmith.server.states import TERMINAL
+
+if TYPE_CHECKING:
+    from tunesmith.server.dashboard.access import Visitor
+
+FOLDER = Path(__file__).parent
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
+
+ASSETS = {
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "watch.js": "text/javascript",
+    "playground.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "htmx.js": "text/javascript",
+    "uplot.js": "text/javascript",
+    "uplot.css": "text/css",
+}
+
+VENDORED = {"htmx.js": "htmx.min.js", "uplot.js": "uplot.min.js", "uplot.css": "uplot.min.css"}
+
+JOB_WORDS = {
+    "validating_files": "checking files",
+    "queued": "queued",
+    "running": "running",
+    "paused": "paused",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+"""A job's state in words."""
+
+
+def page(
+    template: str, request: Request, who: "Visitor | None", *, status: int = 200, **values: object
+) -> HTMLResponse:
+    """A page, or a piece of one, for `who` (None: nobody is signed in)."""
+    return HTMLResponse(part(template, who=who, path=request.url.path, **values), status, HEADERS)
+
+
+def part(template: str, **values: object) -> str:
+    """The text of a template."""
+    return _environment().get_template(template).render(**values)
+
+
+def asset(name: str) -> FileResponse:
+    """A static file. Raises RequestError 404."""
+    if name not in ASSETS:
+        raise RequestError(f"There is no file {name}", status=404)
+    folder = FOLDER / "static"
+    path = folder / "vendor" / VENDORED[name] if name in VENDORED else folder / name
+    return FileResponse(path, media_type=ASSETS[name], headers={"Cache-Control": "no-cache"})
+
+
+def stylesheet_response(_request: Request) -> Response:
+    """The reports' stylesheet."""
+    return Response(stylesheet(), media_type="text/css", headers={"Cache-Control": "no-cache"})
+
+
+def moment(then: float) -> str:
+    """A time (in Unix seconds) by day and minute."""
+    return time.strftime("%-d %b %Y, %H:%M", time.localtime(then))
+
+
+def clock(then: float) -> str:
+    """A time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(then))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "clock": clock,
+        "compact": compact,
+        "duration": duration,
+        "figure": figure,
+        "measure": measure,
+        "moment": moment,
+        "size": size,
+    }
+    environment.globals |= {
+        "status_words": STATUS_WORDS,
+        "status_marks": STATUS_MARKS,
+        "job_words": JOB_WORDS,
+        "terminal": TERMINAL,
+    }
+    return environment

@@ -1,0 +1,94 @@
+"""Chat with two models beside each other; the page keeps the conversations, the server only replies."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from tunesmith.errors import TunesmithError
+from tunesmith.server.api import generation
+from tunesmith.server.api.chat import read_conversation, render_prompt
+from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, VisitorOf
+from tunesmith.server.dashboard.pages import HEADERS, page
+from tunesmith.server.errors import RequestError
+from tunesmith.server.generator import GenerationRequest, Generator
+from tunesmith.server.sampling import Sampling
+
+router = APIRouter(prefix=f"{HOME}/playground", route_class=PageRoute)
+
+DEFAULT_REPLY_TOKENS = 256
+
+
+@router.get("")
+def show(request: Request, service: ServiceOf, who: VisitorOf, left: str = "", right: str = "") -> Response:
+    """The page; without a choice, the newest tuned model stands beside its base."""
+    tuned = service.store.list_models(who.owner)
+    models = [entry.id for entry in service.catalogue.entries(who.owner)]
+    newest = tuned[-1] if tuned else None
+    left = left if left in models else newest.base if newest and newest.base in models else models[0]
+    right = right if right in models else newest.id if newest else models[-1]
+    return page(
+        "playground.html.j2",
+        request,
+        who,
+        bases=[model for model in models if not model.startswith("ft:")],
+        tuned=[record.id for record in reversed(tuned)],
+        sides=(("left", left), ("right", right)),
+        tokens=DEFAULT_REPLY_TOKENS,
+    )
+
+
+@router.post("/reply", dependencies=[CheckedForm])
+async def reply(
+    request: Request,
+    service: ServiceOf,
+    who: VisitorOf,
+    model: Annotated[str, Form(max_length=512)],
+    messages: Annotated[str, Form()],
+    temperature: Annotated[float, Form(ge=0, le=2)] = 0.0,
+    max_tokens: Annotated[int, Form(ge=1, le=4096)] = DEFAULT_REPLY_TOKENS,
+) -> Response:
+    """A model's next turn, a JSON object a line: `{"text"}` as it comes, then `{"tokens", "seconds"}` or `{"error"}`."""
+    try:
+        conversation = read_conversation(_messages(messages))
+        generator, adapter = await generation.load_generator(service, who.caller, model)
+        prompt = await run_in_threadpool(render_prompt, generator, conversation)
+        asked = GenerationRequest(
+            prompt=prompt,
+            max_tokens=generation.reply_room(generator, prompt, max_tokens, param="messages"),
+            sampling=Sampling(temperature=temperature, seed=time.time_ns() % 2**63),
+            adapter=adapter,
+        )
+    except TunesmithError as error:
+        return Response(_line({"error": str(error)}), media_type="application/x-ndjson", headers=HEADERS)
+    return StreamingResponse(_lines(generator, asked, request), media_type="application/x-ndjson", headers=HEADERS)
+
+
+async def _lines(generator: Generator, asked: GenerationRequest, request: Request) -> AsyncIterator[bytes]:
+    started, tokens, finish = time.perf_counter(), 0, None
+    try:
+        async for pieces in generation.pieces_of(generator, [asked], whole=False, client=request):
+            for piece in pieces:
+                tokens += 1
+                finish = piece.finish
+                if piece.text:
+                    yield _line({"text": piece.text})
+    except TunesmithError as error:
+        yield _line({"error": str(error)})
+        return
+    yield _line({"tokens": tokens, "seconds": round(time.perf_counter() - started, 2), "finish": finish})
+
+
+def _messages(text: str) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(text, type=list[dict[str, Any]])
+    except msgspec.DecodeError as error:
+        raise RequestError(f"messages: not a JSON list of messages: {error}") from error
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

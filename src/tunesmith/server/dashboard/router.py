@@ -1,0 +1,40 @@
+"""All of the dashboard as one router, and what answers a path under it that does not exist."""
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.requests import Request
+
+from tunesmith.server.dashboard import files, jobs, new_job, playground, sign_in, watch
+from tunesmith.server.dashboard.access import HOME, PageRoute
+from tunesmith.server.dashboard.pages import asset, stylesheet_response
+from tunesmith.server.errors import RequestError
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+
+@router.get("/")
+def root() -> RedirectResponse:
+    """A person who types the server's address wants the dashboard."""
+    return RedirectResponse(HOME, 303)
+
+
+@router.get(f"{HOME}/static/report.css")
+def report_style(request: Request) -> Response:
+    """The stylesheet that the reports carry inside them."""
+    return stylesheet_response(request)
+
+
+@router.get(HOME + "/static/{name}")
+def static(name: str) -> FileResponse:
+    """A script, a stylesheet or the icon. Raises RequestError 404."""
+    return asset(name)
+
+
+for part in (sign_in, new_job, watch, jobs, files, playground):
+    router.include_router(part.router)
+
+
+@router.get(HOME + "/{path:path}")
+def missing(path: str) -> Response:
+    """Any other path."""
+    raise RequestError(f"There is no page {HOME}/{path}", status=404)
