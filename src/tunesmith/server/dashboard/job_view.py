@@ -3,6 +3,7 @@
 Everything is made anew from what is on disk, so a page that is opened late, or again, shows what one that watched does.
 """
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,11 +32,11 @@ ACTIONS = {"pause": "paused", "resume": "queued", "cancel": "cancelled"}
 
 
 class Curves(Struct, frozen=True):
-    """The losses so far, in nats per token, by step; None in `validation` where nothing was validated."""
+    """The losses so far, in nats per token, by step; None where nothing was measured (training at step 0)."""
 
     steps: list[int]
-    training: list[float]
-    smoothed: list[float]
+    training: list[float | None]
+    smoothed: list[float | None]
     validation: list[float | None]
     total_steps: int
 
@@ -94,11 +95,12 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
     """The pieces of a job's page that change while it is watched, as HTML by the id of their place."""
     summary = summarize(service, job)
     finish = jobs.estimated_finish(service, job)
+    left = None if finish is None or summary.step == summary.total_steps else max(finish - time.time(), 1.0)
     events = [event for event in jobs.job_events(service, job) if event.type == "message"]
     actions = [action for action, state in ACTIONS.items() if state in MOVES[job.status]]
     return {
         "job-state": part("job_state.html.j2", job=job),
-        "job-figures": part("job_figures.html.j2", summary=summary, job=job, finish=finish),
+        "job-figures": part("job_figures.html.j2", summary=summary, job=job, left=left),
         "job-actions": part("job_actions.html.j2", job=job, actions=actions, token=who.token),
         "job-verdicts": part("job_verdicts.html.j2", summary=summary, job=job),
         "job-results": part("job_results.html.j2", job=job, report=_report(service, job)),
@@ -115,14 +117,11 @@ def curves(run: RunFolder) -> Curves:
     steps = sorted(losses)
     smooth = dict(zip(steps, smoothed([losses[step] for step in steps]), strict=True))
     every = -(-len(steps) // MOST_POINTS) or 1
-    shown = sorted({*steps[::every], *steps[-1:], *(step for step in validated if step in losses)})
-    return Curves(
-        steps=shown,
-        training=[round(losses[step], 5) for step in shown],
-        smoothed=[round(smooth[step], 5) for step in shown],
-        validation=[None if step not in validated else round(validated[step], 5) for step in shown],
-        total_steps=total,
+    shown = sorted({*steps[::every], *steps[-1:], *validated})
+    training, smooth_training, validation = (
+        [round(line[step], 5) if step in line else None for step in shown] for line in (losses, smooth, validated)
     )
+    return Curves(shown, training, smooth_training, validation, total)
 
 
 def read_evaluation(run: RunFolder) -> Evaluation | None:

@@ -124,7 +124,7 @@ def _checked(form: type[Hyperparameters], asked: dict[str, str]) -> dict[str, An
     except ValidationError as error:
         problem = error.errors()[-1]
         raise RequestError(
-            f"{names[str(problem['loc'][0])]}: {problem['input']} will not do: {problem['msg'].lower()}; "
+            f"{names[str(problem['loc'][0])]}: {problem['input']} will not do: {problem['msg'].lower().split(',')[0]}; "
             "leave it empty and the planner chooses"
         ) from error
 

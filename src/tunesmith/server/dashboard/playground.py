@@ -52,7 +52,7 @@ async def reply(
     temperature: Annotated[float, Form(ge=0, le=2)] = 0.0,
     max_tokens: Annotated[int, Form(ge=1, le=4096)] = DEFAULT_REPLY_TOKENS,
 ) -> Response:
-    """A model's next turn, a JSON object a line: `{"text"}` as it comes, then `{"tokens", "seconds"}` or `{"error"}`."""
+    """The next turn, a JSON object a line: `{"text"}` as it comes, then `{"tokens", "seconds"}` or `{"error"}`."""
     try:
         conversation = read_conversation(_messages(messages))
         generator, adapter = await generation.load_generator(service, who.caller, model)

@@ -59,12 +59,13 @@
 
   function describe() {
     const last = latest.steps.length - 1;
+    const trained = latest.smoothed.filter((value) => value !== null).at(-1);
     const validated = latest.validation.filter((value) => value !== null).at(-1);
     const validation = validated === undefined ? "" : `, validation loss ${validated.toFixed(3)}`;
     document.getElementById("chart").setAttribute(
       "aria-label",
       `Loss by step. Step ${latest.steps[last]} of ${latest.total_steps}: training loss ` +
-        `${latest.smoothed[last].toFixed(3)}${validation}`,
+        `${trained === undefined ? "not yet known" : trained.toFixed(3)}${validation}`,
     );
   }
 
@@ -80,6 +81,7 @@
     const number = (_chart, value) => (value === null ? "-" : value.toFixed(3));
     return {
       ...size(place),
+      legend: { markers: { show: false } },
       cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false } },
       axes: [{ ...axis, grid: { show: false }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }, { ...axis, size: 48 }],
