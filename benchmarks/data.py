@@ -37,6 +37,17 @@ PRESIDIO_KINDS = {
 }
 
 
+def stopwatch() -> Callable[[], dict[str, float]]:
+    """Starts; what it returns gives the seconds since then: by the clock, and of work on all cores by ended processes."""
+
+    def work() -> float:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    clock, worked = time.perf_counter(), work()
+    return lambda: {"seconds": time.perf_counter() - clock, "cpu_seconds": work() - worked}
+
+
 def texts_of(path: Path, limit: int | None = None) -> list[tuple[int, str]]:
     """Line number and text (question and answer) of the readable rows among the first `limit` lines."""
     from tunesmith.dataset.conversation import Conversation
@@ -51,10 +62,10 @@ def checklist(files: PlantedFiles) -> dict[str, Any]:
     """The whole checklist without tokenization, as the command line runs it."""
     from tunesmith.quality.checklist import check
 
-    started = time.perf_counter()
+    stop = stopwatch()
     report = check([files.rows])
-    seconds = time.perf_counter() - started
-    return {"rows": report.rows, "seconds": seconds}
+    times = stop()
+    return {"rows": report.rows} | times
 
 
 def duplicates(files: PlantedFiles) -> dict[str, Any]:
@@ -65,9 +76,9 @@ def duplicates(files: PlantedFiles) -> dict[str, Any]:
     from tunesmith.quality.duplicates import duplicate_rows
 
     rows = read_texts(str(files.rows))
-    started = time.perf_counter()
+    stop = stopwatch()
     found = duplicate_rows(rows)
-    seconds = time.perf_counter() - started
+    times = stop()
     line = rows.lines.tolist()
     exact = {line[copy] for copy in found.exact}
     near = {line[copy]: (copy, kept) for copy, kept in found.near.items()}
@@ -79,9 +90,8 @@ def duplicates(files: PlantedFiles) -> dict[str, Any]:
         if later not in planted_near | planted_exact
         and jaccard(f"{rows.inputs[copy]} {rows.outputs[copy]}", f"{rows.inputs[kept]} {rows.outputs[kept]}") < 0.8
     ]
-    return {
+    return times | {
         "rows": len(rows),
-        "seconds": seconds,
         "exact_recall": len(planted_exact & exact) / len(planted_exact),
         "exact_precision": len(planted_exact & exact) / max(len(exact), 1),
         "near_recall": len(planted_near & (near.keys() | exact)) / len(planted_near),
@@ -94,7 +104,7 @@ def datasketch(files: PlantedFiles) -> dict[str, Any]:
     from datasketch import MinHash, MinHashLSH
 
     rows = texts_of(files.rows, DATASKETCH_ROWS)
-    started = time.perf_counter()
+    stop = stopwatch()
     index = MinHashLSH(threshold=0.8, num_perm=128)
     seen: dict[str, int] = {}
     copies = []
@@ -109,7 +119,7 @@ def datasketch(files: PlantedFiles) -> dict[str, Any]:
         if index.query(sketch):
             copies.append(line)
         index.insert(line, sketch)
-    return {"rows": len(rows), "seconds": time.perf_counter() - started}
+    return {"rows": len(rows)} | stop()
 
 
 def personal(files: PlantedFiles) -> dict[str, Any]:
@@ -120,13 +130,13 @@ def personal(files: PlantedFiles) -> dict[str, Any]:
 
     rows = texts_of(files.rows)
     chunks = [rows[start : start + 1_000] for start in range(0, len(rows), 1_000)]
-    started = time.perf_counter()
+    stop = stopwatch()
     with ProcessPoolExecutor(CORES) as pool:
         for _ in pool.map(spans_of, chunks):
             pass
-    seconds = time.perf_counter() - started
+    times = stop()
     spans = [(line, span.kind, text[span.start : span.end]) for line, text in rows for span in find_pii(text)]
-    return {"rows": len(rows), "seconds": seconds} | scores(files, spans, None)
+    return {"rows": len(rows)} | times | scores(files, spans, None)
 
 
 def spans_of(rows: list[tuple[int, str]]) -> int:
@@ -151,15 +161,15 @@ def presidio(files: PlantedFiles) -> dict[str, Any]:
     analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=["en"])
     rows = texts_of(files.rows, PRESIDIO_ROWS)
     analyzer.analyze(rows[0][1], "en")  # its patterns are compiled at first use
-    started = time.perf_counter()
+    stop = stopwatch()
     found = [(line, text, analyzer.analyze(text, "en")) for line, text in rows]
-    seconds = time.perf_counter() - started
+    times = stop()
     spans = [
         (line, PRESIDIO_KINDS.get(span.entity_type, span.entity_type), text[span.start : span.end])
         for line, text, results in found
         for span in results
     ]
-    return {"rows": len(rows), "seconds": seconds} | scores(files, spans, PRESIDIO_ROWS)
+    return {"rows": len(rows)} | times | scores(files, spans, PRESIDIO_ROWS)
 
 
 def scores(files: PlantedFiles, spans: list[tuple[int, str, str]], limit: int | None) -> dict[str, float]:
@@ -215,9 +225,9 @@ def short_rows(files: Path) -> dict[str, Any]:
     """The checklist over one file of short rows."""
     from tunesmith.quality.checklist import check
 
-    started = time.perf_counter()
+    stop = stopwatch()
     report = check([files])
-    return {"rows": report.rows, "seconds": time.perf_counter() - started}
+    return {"rows": report.rows} | stop()
 
 
 MEASUREMENTS: dict[str, Callable[[PlantedFiles], dict[str, Any]]] = {
@@ -275,19 +285,23 @@ def compare(rows: int) -> None:
     """Print the table of measurements."""
     with tempfile.TemporaryDirectory() as folder:
         results = {name: measured(name, Path(folder), rows) for name in MEASUREMENTS}
-    print(f"| measurement, {rows:,} rows of 1.1 kB, {CORES} cores | rows/s | peak MB | planted truth |")
-    print("| --- | ---: | ---: | --- |")
+    print(f"| measurement, {rows:,} rows of 1.1 kB, {CORES} cores | rows/s | CPU µs/row | peak MB | planted truth |")
+    print("| --- | ---: | ---: | ---: | --- |")
     for name, result in results.items():
-        rate = f"{result['rows'] / result['seconds']:,.0f}" if "seconds" in result else ""
+        rate = work = ""
+        if "seconds" in result:
+            rate = f"{result['rows'] / result['seconds']:,.0f}"
+            work = f"{1e6 * result['cpu_seconds'] / result['rows']:,.0f}"
         truth = ", ".join(
             f"{key.replace('_', ' ')} {value:.4g}"
             for key, value in result.items()
-            if key not in ("rows", "seconds", "peak_mb")
+            if key not in ("rows", "seconds", "cpu_seconds", "peak_mb")
         )
-        print(f"| {name} | {rate} | {result['peak_mb']:,.0f} | {truth} |")
+        print(f"| {name} | {rate} | {work} | {result['peak_mb']:,.0f} | {truth} |")
     for ours, theirs in (("duplicates", "datasketch"), ("personal", "presidio")):
-        rates = [results[name]["rows"] / results[name]["seconds"] for name in (ours, theirs)]
-        print(f"\n{ours}: {rates[0] / rates[1]:,.0f} times {theirs}")
+        for what in ("seconds", "cpu_seconds"):
+            rates = [results[name]["rows"] / results[name][what] for name in (ours, theirs)]
+            print(f"\n{ours}: {rates[0] / rates[1]:,.0f} times {theirs} in rows per {what.replace('_', ' ')[:-1]}")
 
 
 def memory(rows: int) -> None:

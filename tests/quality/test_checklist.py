@@ -10,6 +10,7 @@ import tunesmith
 from tunesmith.assets import sample
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.dataset.write import write
+from tunesmith.errors import DataError
 from tunesmith.quality.report import CheckReport, Finding
 
 Truth = dict[str, list[list[int]]]
@@ -117,6 +118,19 @@ def test_a_pitfall_is_named_with_its_mend(
     finding = one(tunesmith.check([tmp_path / "rows.jsonl"]), check)
     assert finding.status != "pass"
     assert mend in str(finding.mend)
+
+
+@pytest.mark.parametrize("content", ["", "hello\n", "{}\n[1]\n"])
+def test_a_file_without_a_readable_row_passes_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    report = tunesmith.check([tmp_path / "rows.jsonl"])
+    assert report.status == "fail"
+    assert all(finding.status == "fail" for finding in report.findings)
+
+
+def test_a_missing_evaluation_file_is_told_before_the_training_files_are_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"eval\.jsonl"):
+        tunesmith.check([tmp_path / "missing.jsonl"], eval_file=tmp_path / "eval.jsonl")
 
 
 def test_rows_of_several_formats_are_a_finding_with_the_command_that_makes_them_one(tmp_path: Path) -> None:

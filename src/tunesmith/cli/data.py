@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from tunesmith import api
+from tunesmith import api, storage
 from tunesmith.cli.output import console, json_option, mark, print_json, write_json
 from tunesmith.quality.report import CheckReport, Finding
 
@@ -52,6 +52,9 @@ def check(
     \b
     Example:  tunesmith data check tickets.jsonl --html check.html
     """
+    for written in (html_out, review_file, None if json_out == "-" else json_out):
+        if written is not None:
+            storage.must_be_writable(Path(written))
     report = api.check(
         files,
         task=task,

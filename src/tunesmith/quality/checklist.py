@@ -82,6 +82,7 @@ def check(
     inference.infer(task)  # refuses an unknown task before reading anything
     checklist = _checklist(model, names=names, semantic=semantic)
     row_checks = [item for item in checklist if not callable(item)]
+    evaluation = None if eval_file is None else read_texts(str(eval_file))  # first: it is small, and may not be there
     reading = _Reading(paths)
     rows = _run(reading, [inference, *row_checks], workers or _cores())
     profile = Profile(
@@ -91,12 +92,15 @@ def check(
         characters=inference.signs.characters,
         broken=tuple(reading.broken),
         broken_count=reading.broken_count,
-        evaluation=None if eval_file is None else read_texts(str(eval_file)),
+        evaluation=evaluation,
     )
     if review_file is not None:
         write_review(rows, Path(review_file))
     findings = tuple(
-        finding for item in checklist for finding in (item(profile) if callable(item) else item.findings(profile))
+        finding
+        for item in checklist
+        for finding in (item(profile) if callable(item) else item.findings(profile))
+        if len(rows) or finding.status != "pass"  # where there is no row, no row is good
     )
     return CheckReport(
         files=paths,
