@@ -38,7 +38,7 @@ PRESIDIO_KINDS = {
 
 
 def stopwatch() -> Callable[[], dict[str, float]]:
-    """Starts; what it returns gives the seconds since then: by the clock, and of work on all cores by ended processes."""
+    """Starts; what it returns gives the seconds since then, by the clock and of work on all cores."""
 
     def work() -> float:
         times = os.times()

@@ -45,6 +45,7 @@ FOUND = [
     ("from 83.12.44.19 again", "IP_ADDRESS", "83.12.44.19"),
     ("host 2001:db8:85a3::8a2e:370:7334", "IP_ADDRESS", "2001:db8:85a3::8a2e:370:7334"),
     ("mac 00:1A:2B:3C:4D:5E", "MAC_ADDRESS", "00:1A:2B:3C:4D:5E"),
+    ("mac C2:CE:EA:FD:FB:CC", "MAC_ADDRESS", "C2:CE:EA:FD:FB:CC"),
     ("he was born in Paris on 5 March 1987", "DATE_OF_BIRTH", "5 March 1987"),
     ("DOB: 05/03/1987", "DATE_OF_BIRTH", "05/03/1987"),
     ("passport number X1234567", "PASSPORT", "X1234567"),

@@ -160,7 +160,7 @@ _PHONE_WORDS = (
 )  # fmt: skip
 
 FEWEST_DIGITS = 2
-"""No address, date or number below has fewer digits (a MAC address is the only one with so few)."""
+"""No address, date or number below has fewer digits, but for a MAC address."""
 
 NUMBERS = (
     Rule(

@@ -58,10 +58,12 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
         yield from _keys(text)
     if "@" in text:
         yield from _emails(text)
+    colons = text.count(":")
+    if colons >= 5 or text.count("-") >= 5:
+        yield from _apply(rules.MAC_ADDRESS, text)  # its digits may all be letters
     if digits < rules.FEWEST_DIGITS:
         return
-    if text.count(":") >= 2 or text.count("-") >= 5:
-        yield from _apply(rules.MAC_ADDRESS, text)
+    if colons >= 2:
         yield from _apply(rules.IP_ADDRESSES[1], text)
     if text.count(".") >= 3:
         yield from _apply(rules.IP_ADDRESSES[0], text)
