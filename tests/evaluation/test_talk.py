@@ -13,11 +13,20 @@ from tunesmith.cli.chat import command
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.dataset.render import Renderer
 from tunesmith.errors import RunError
+from tunesmith.evaluation import talk
 from tunesmith.evaluation.generate import generate
 from tunesmith.evaluation.talk import Chat
 from tunesmith.models.load import load_model, load_tuned
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec, parse_spec
+
+LIMIT = 16
+
+
+@pytest.fixture(autouse=True)
+def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model seldom ends a reply by itself."""
+    monkeypatch.setattr(talk, "MAX_REPLY_TOKENS", LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ def run(
 def generated(run: RunFolder, tokenizer: PreTrainedTokenizerFast, turns: list[Message], *, tuned: bool) -> str:
     model = load_tuned(run, dtype=torch.float32) if tuned else load_model(run.load_spec().model, dtype=torch.float32)
     prompt = Renderer(tokenizer).prompt(Conversation(tuple(turns), completion_start=len(turns)))
-    return generate(model, tokenizer, [prompt], max_new_tokens=128 - len(prompt))[0]
+    return generate(model, tokenizer, [prompt], max_new_tokens=LIMIT)[0]
 
 
 def test_both_models_answer_as_they_generate_under_the_system_prompt_of_the_rows(

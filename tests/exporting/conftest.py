@@ -36,7 +36,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunFolder]:
         values = {
             "model": str(base),
             "data": {"train": str(run.holdout)},
-            "adapter": {"kind": kind, "targets": targets},
+            "adapter": {"kind": kind, "targets": targets} if kind == "lora" else {"kind": kind},
             "output": str(run.root),
         }
         storage.write_text(run.spec, dump_spec(parse_spec(values)))
