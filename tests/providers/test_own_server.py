@@ -41,7 +41,7 @@ def test_a_spec_runs_at_our_own_server(tmp_path: Path, monkeypatch: pytest.Monke
     assert ended.status == "succeeded", ended
     assert evaluation is not None
     assert evaluation.rows == len(run.holdout.read_text().splitlines())
-    assert evaluation.metrics[0].name == "accuracy"
+    assert evaluation.metrics
     steps = [event["step"] for event in events if event["event"] == "step"]
     assert steps == sorted(set(steps))
     assert steps
