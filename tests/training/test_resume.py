@@ -20,12 +20,12 @@ import sys, time, torch
 from pathlib import Path
 from tunesmith.spec import load_spec
 from tunesmith.training.run import train
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 train(load_spec(Path(sys.argv[1])), observer=lambda event: time.sleep(0.05))
 """
 
 
-SFT = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"epochs": 6, "checkpoint_every": 4}}
+SFT = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"steps": 14, "epochs": None, "checkpoint_every": 4}}
 DPO = SFT | {"objective": {"kind": "dpo"}}
 GRPO = {
     "adapter": {"kind": "lora", "dropout": 0.2},
@@ -47,7 +47,7 @@ def test_a_killed_run_resumes_bit_identical_with_dropout(
     spec_file = tmp_path / "run.yaml"
     spec_file.write_text(dump_spec(spec))
     run = RunFolder(Path(spec.output))
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(spec_file)], env=environment)
     while process.poll() is None and (not run.events.exists() or run.events.read_text().count('"step",') < 10):
         time.sleep(0.01)

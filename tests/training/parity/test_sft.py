@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith.models.adapters import attach
 from tunesmith.models.load import load_tokenizer
 from tunesmith.spec import AdapterSpec, TrainingSpec
-from tunesmith.training.batches import Row, step_rows
+from tunesmith.training.batches import Row, collate, step_rows
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.objectives.sft import Sft
 from tunesmith.training.schedule import learning_rate
@@ -93,3 +93,43 @@ def test_the_loss_curve_is_that_of_trl(kind: str, tokenizer: PreTrainedTokenizer
     assert losses[0] == pytest.approx(expected[0], abs=FIRST_STEP)
     assert losses == pytest.approx(expected, abs=CURVE)
     assert losses[-1] < losses[0] - 0.2
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_first_loss_and_its_gradients_are_those_of_trl(
+    kind: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    trl = pytest.importorskip("trl")
+    rows = make_rows(6)
+    ours, theirs = (attach(make_model("llama"), AdapterSpec(kind=kind)) for _ in range(2))
+    sft = Sft(ours)
+    loss = sft.loss(collate(rows)).total / sft.weight(rows)
+    loss.backward()
+
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False
+    )
+    data = datasets.Dataset.from_dict({"input_ids": [[3, 4, 5]] * 2, "labels": [[3, 4, 5]] * 2})
+    trainer = trl.SFTTrainer(model=theirs, args=config, train_dataset=data, processing_class=tokenizer)
+    longest = max(len(row.tokens) for row in rows)
+    inputs = {
+        "input_ids": torch.zeros(len(rows), longest, dtype=torch.long),
+        "attention_mask": torch.zeros(len(rows), longest, dtype=torch.long),
+        "labels": torch.full((len(rows), longest), -100),
+    }
+    for index, row in enumerate(rows):
+        tokens = torch.from_numpy(row.tokens.astype("int64"))
+        inputs["input_ids"][index, : len(tokens)] = tokens
+        inputs["attention_mask"][index, : len(tokens)] = 1
+        inputs["labels"][index, : len(tokens)] = torch.where(torch.from_numpy(row.supervised), tokens, -100)
+    expected = trainer.compute_loss(theirs, inputs)
+    expected.backward()
+
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = {name: value.grad for name, value in theirs.named_parameters() if value.grad is not None}
+    assert gradients
+    for name, value in ours.named_parameters():
+        if name in gradients:
+            scale = max(float(gradients[name].abs().max()), 1e-6)
+            torch.testing.assert_close(value.grad, gradients[name], rtol=0, atol=1e-5 * scale, msg=name)
