@@ -27,6 +27,14 @@ class Series(Struct, frozen=True):
     dots: bool = False
 
 
+class Flag(Struct, frozen=True):
+    """A verdict at an x of a line chart: its text is a tooltip, its style colours it."""
+
+    at: float
+    text: str
+    style: str
+
+
 class Range(Struct, frozen=True):
     """A value with its interval on an interval chart."""
 
@@ -38,10 +46,20 @@ class Range(Struct, frozen=True):
 
 
 def line_chart(
-    series: Sequence[Series], *, x_label: str, y_label: str, marker: tuple[float, str] | None = None
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    marker: tuple[float, str] | None = None,
+    flags: Sequence[Flag] = (),
 ) -> Markup:
     """Lines over a common x axis with ticks, a grid and tooltips; `marker` is a labelled vertical line at an x."""
-    return _both(lambda width: _lines(series, x_label, y_label, marker, width, 300 if width == WIDE else 240))
+    return _both(lambda width: _lines(series, x_label, y_label, marker, flags, width, 300 if width == WIDE else 240))
+
+
+def difference_chart(differences: Sequence[float], *, y_label: str) -> Markup:
+    """One column a row, the largest gain first, up where the second model is better and down where it is worse."""
+    return _both(lambda width: _differences(sorted(differences, reverse=True), y_label, width))
 
 
 def bar_chart(bars: Sequence[tuple[str, float]], *, unit: str) -> Markup:
@@ -101,7 +119,13 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _lines(
-    series: Sequence[Series], x_label: str, y_label: str, marker: tuple[float, str] | None, width: int, height: int
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    marker: tuple[float, str] | None,
+    flags: Sequence[Flag],
+    width: int,
+    height: int,
 ) -> Markup:
     left, right, top, bottom = 48, 12, 14, 40
     points = [point for line in series for point in line.points]
@@ -123,12 +147,34 @@ def _lines(
         parts.append(
             f'<text class="label" x="{x(at) + shift:.1f}" y="{top + 10}" text-anchor="{anchor}">{escape(name)}</text>'
         )
+    for flag in flags:
+        parts.append(
+            f'<g class="flag {flag.style}"><title>{escape(flag.text)}</title>'
+            f'<line x1="{x(flag.at):.1f}" x2="{x(flag.at):.1f}" y1="{top + 18}" y2="{height - bottom}"/>'
+            f'<circle cx="{x(flag.at):.1f}" cy="{top + 18}" r="8"/>'
+            f'<text x="{x(flag.at):.1f}" y="{top + 22}" text-anchor="middle">!</text></g>'
+        )
     for line in series:
         path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in line.points)
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
         parts += _marks(line, x_label, x, y)
     label = f"{y_label} by {x_label}: " + ", ".join(line.name for line in series)
     return _svg(width, height, label, parts)
+
+
+def _differences(differences: Sequence[float], y_label: str, width: int) -> Markup:
+    left, right, top, bottom, height = 48, 12, 14, 14, 160
+    y = _scale(min(0.0, *differences), max(0.0, *differences, 1e-9), height - bottom, top)
+    step = (width - left - right) / len(differences)
+    parts = _y_axis(y, ticks(min(0.0, *differences), max(0.0, *differences), 4), left, width - right)
+    for index, value in enumerate(differences):
+        style = "gain" if value > 0 else "loss"
+        parts.append(
+            f'<rect class="{style}" x="{left + index * step:.1f}" y="{min(y(0), y(value)):.1f}" '
+            f'width="{max(step - 0.5, 0.5):.1f}" height="{max(abs(y(value) - y(0)), 0.5):.1f}">'
+            f"<title>{value:+.3g}</title></rect>"
+        )
+    return _svg(width, height, f"{y_label}, row by row", parts)
 
 
 def _marks(line: Series, x_label: str, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:

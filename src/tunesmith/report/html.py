@@ -18,7 +18,8 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.evaluation.result import MetricComparison, Sample
 from tunesmith.planning.plan import MethodPlan, Plan
-from tunesmith.report.charts import Range, Series, interval_chart, line_chart, stacked_bar
+from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_chart, stacked_bar
+from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
 from tunesmith.report.measures import measure_charts
 from tunesmith.report.pages import render, render_part
 from tunesmith.report.run_data import RunData, read_run
@@ -98,6 +99,9 @@ def _values(data: RunData) -> dict[str, Any]:
         "title": data.folder.root.resolve().name,
         "run": data,
         "metrics": [_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
+        "outcomes": row_outcomes(data.evaluation.samples) if data.evaluation else None,
+        "matrices": matrices(data.evaluation.confusion) if data.evaluation else [],
+        "verdicts": standing_verdicts(data.evaluation, data.folder) if data.evaluation else [],
         "curves": _curves(data),
         "measures": measure_charts(data),
         "samples": samples[:SHOWN_SAMPLES],
@@ -134,7 +138,12 @@ def smoothed(values: list[float]) -> list[float]:
 def _metric(metric: MetricComparison) -> ShownMetric:
     ranges = [
         Range(name, style, estimate.value, estimate.low, estimate.high)
-        for name, style, estimate in (("Base", "base", metric.base), ("Tuned", "tuned", metric.tuned))
+        for name, style, estimate in (
+            ("Base", "base", metric.base),
+            ("Prompted base", "prompted", metric.prompted),
+            ("Tuned", "tuned", metric.tuned),
+        )
+        if estimate is not None
     ]
     improved = (metric.difference.value > 0) == (metric.better == "higher")
     change = ("good" if improved else "bad") if metric.significant else "none"
@@ -159,6 +168,7 @@ def _curves(data: RunData) -> Markup | None:
         x_label="step",
         y_label=LOSS_UNITS.get(data.spec.objective.kind, "loss"),
         marker=None if best is None or not validation else (float(best), "kept"),
+        flags=[Flag(float(verdict.step), verdict.finding, verdict.status) for verdict in data.verdicts],
     )
 
 

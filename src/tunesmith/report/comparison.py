@@ -1,0 +1,83 @@
+"""What the evaluation's section of the report shows beside its table: rows won and lost, and classes confused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from tunesmith.evaluation.result import Confusion, Evaluation, Sample, Verdict
+from tunesmith.report.charts import difference_chart
+from tunesmith.run_folder import RunFolder
+
+HEAT_LEVELS = 5
+"""Shades of the confusion matrix, by the share of the row's class."""
+
+LARGEST_MATRIX = 12
+"""More classes than this make a matrix that nobody reads."""
+
+
+@dataclass(frozen=True)
+class RowOutcomes:
+    """How many rows the tuned model does better, as well and worse on; the columns, one a row, drawn."""
+
+    better: int
+    same: int
+    worse: int
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A count of the confusion matrix and its shade, 0 to `HEAT_LEVELS`; `right` on the diagonal."""
+
+    count: int
+    heat: int
+    right: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix to be shown: a row a class, the last column for replies that name none."""
+
+    name: str
+    classes: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def row_outcomes(samples: Sequence[Sample]) -> RowOutcomes | None:
+    """The headline metric's difference on every row; None where the replies score the same everywhere."""
+    differences = [sample.tuned_score - sample.base_score for sample in samples]
+    if not any(differences):
+        return None
+    return RowOutcomes(
+        better=sum(value > 0 for value in differences),
+        same=sum(value == 0 for value in differences),
+        worse=sum(value < 0 for value in differences),
+        chart=difference_chart(differences, y_label="tuned minus base"),
+    )
+
+
+def matrices(confusion: Confusion | None) -> list[Matrix]:
+    """The confusion matrices of tuned and base, where the classes are few enough to be read."""
+    if confusion is None or len(confusion.classes) > LARGEST_MATRIX:
+        return []
+    return [_matrix("tuned", confusion.classes, confusion.tuned), _matrix("base", confusion.classes, confusion.base)]
+
+
+def standing_verdicts(evaluation: Evaluation, run: RunFolder) -> list[Verdict]:
+    """The evaluation's verdicts, without that on an adapter which was merged since."""
+    return [verdict for verdict in evaluation.verdicts if verdict.name != "adapter" or not run.merged.is_dir()]
+
+
+def _matrix(name: str, classes: tuple[str, ...], counts: Sequence[Sequence[int]]) -> Matrix:
+    return Matrix(
+        name,
+        classes,
+        tuple(
+            tuple(
+                Cell(count, -(-HEAT_LEVELS * count // max(1, sum(row))), place == index)
+                for place, count in enumerate(row)
+            )
+            for index, row in enumerate(counts)
+        ),
+    )
