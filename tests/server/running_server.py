@@ -56,6 +56,8 @@ class RunningServer:
         """A new API key."""
         program = "from tunesmith.cli.main import main; main()"
         command = [sys.executable, "-c", program, "keys", "create", owner, "--data-dir", str(self.data_dir), "--json"]
+        if "--database" in self._arguments:
+            command += ["--database", self._arguments[self._arguments.index("--database") + 1]]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return str(json.loads(done.stdout)["key"])
 
