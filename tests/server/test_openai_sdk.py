@@ -8,6 +8,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 from running_server import RunningServer, ticket_rows, wait_until
 
+from tunesmith.assets import sample
 from tunesmith.errors import SpecError
 from tunesmith.server.run import serve
 from tunesmith.server.settings import ServerSettings, database_url
@@ -76,6 +77,50 @@ def test_the_tuned_model_and_its_base_answer_beside_each_other(client: openai.Op
         assert reply.model == model
         assert reply.usage
         assert reply.usage.completion_tokens <= 4
+
+
+def test_preferences_and_graders_train_too(client: openai.OpenAI) -> None:
+    pairs = b"".join(sample("preference").read_bytes().splitlines(keepends=True)[:6])
+    files = [client.files.create(file=("t.jsonl", rows), purpose="fine-tune") for rows in (pairs, ticket_rows(6))]
+    grader = {
+        "type": "string_check",
+        "name": "says the label",
+        "operation": "ilike",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.reference}}",
+    }
+    few = {"n_epochs": 1, "batch_size": 4}
+    made = [
+        client.fine_tuning.jobs.create(
+            model="embedded",
+            training_file=files[0].id,
+            method={"type": "dpo", "dpo": {"hyperparameters": few | {"beta": 0.2}}},  # type: ignore[typeddict-item]
+        ),
+        client.fine_tuning.jobs.create(
+            model="embedded",
+            training_file=files[1].id,
+            method={  # type: ignore[typeddict-item]
+                "type": "reinforcement",
+                "reinforcement": {"grader": grader, "hyperparameters": few | {"compute_multiplier": 0.25}},
+            },
+        ),
+    ]
+    dpo, reinforcement = (wait_until(lambda job=job: _ended(client, job.id)) for job in made)
+    assert dpo.status == "succeeded", dpo.error
+    assert dpo.method.dpo.hyperparameters.beta == 0.2
+    assert "rewards/margins" in client.files.content(dpo.result_files[0]).text
+    assert reinforcement.status == "succeeded", reinforcement.error
+    assert reinforcement.method.reinforcement.grader.reference == "{{item.reference}}"
+    assert "reward" in client.files.content(reinforcement.result_files[0]).text.splitlines()[0]
+
+
+def test_rows_that_the_method_cannot_learn_from_fail_the_job_with_their_line(client: openai.OpenAI) -> None:
+    file = client.files.create(file=("plain.jsonl", ticket_rows(3)), purpose="fine-tune")
+    made = client.fine_tuning.jobs.create(model="embedded", training_file=file.id, method={"type": "dpo"})
+    job = wait_until(lambda: _ended(client, made.id))
+    assert job.status == "failed"
+    assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
+    assert job.error.message.startswith("plain.jsonl:1: no rejected reply")
 
 
 def test_jobs_belong_to_their_owner(server: RunningServer, client: openai.OpenAI, job: FineTuningJob) -> None:

@@ -1,7 +1,6 @@
 """From what a job asks for to the run spec that trains it: `"auto"` is what the planner says, the rest is as asked.
 
-OpenAI's three methods are choices of our objective; the adapter is the plan's. A method is offered when the run spec
-can express it, so there is one list of objectives, not two.
+OpenAI's three methods are choices of our objective; the adapter is the plan's.
 """
 
 from collections.abc import Sequence
@@ -9,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.planning.plan import make_plan, plan_to_spec
-from tunesmith.server.errors import RequestError
 from tunesmith.server.store import JobRecord
 from tunesmith.spec import RunSpec, parse_spec
 
-OBJECTIVES = {"supervised": "sft", "dpo": "dpo"}
+OBJECTIVES = {"supervised": "sft", "dpo": "dpo", "reinforcement": "grpo"}
 """OpenAI's method → our objective."""
 
 HOLDOUT = 0.1
@@ -31,6 +27,12 @@ CHECKPOINTS_PER_JOB = 10
 
 MOST_STEPS_BETWEEN = 50
 
+GENERATIONS = 8
+"""Replies to each prompt of a reinforcement step at a compute multiplier of 1: the engine's default."""
+
+LONGEST_COMPLETION = 256
+"""Tokens of such a reply at most: the engine's default; short rows make it shorter."""
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -41,21 +43,20 @@ class JobPlan:
     warnings: tuple[str, ...]
 
 
-def check_method(kind: str) -> None:
-    """Raise RequestError when this version cannot train with a method."""
-    if kind not in OBJECTIVES or not _spec_accepts(OBJECTIVES[kind]):
-        known = [name for name, objective in OBJECTIVES.items() if _spec_accepts(objective)]
-        raise RequestError(
-            f"method.type {kind}: this server trains with {', '.join(known)}",
-            code="unsupported_method",
-            param="method.type",
-        )
-
-
 def plan_job(
-    job: JobRecord, rows: Sequence[Conversation], *, train: Path, validation: Path | None, base: str, output: Path
+    job: JobRecord,
+    rows: Sequence[Conversation],
+    *,
+    train: Path,
+    validation: Path | None,
+    base: str,
+    reward: Path,
+    output: Path,
 ) -> JobPlan:
-    """Plan `job` on `rows`, which are those of the file `train`. Raises SpecError, DataError or ModelError."""
+    """Plan `job` on `rows`, which are those of the file `train`; `reward` is the module with a grader's function.
+
+    Raises SpecError, DataError or ModelError.
+    """
     plan = make_plan(rows, base)
     values = plan_to_spec(plan, str(train), output=str(output)).model_dump(mode="json", exclude_unset=True)
     asked = job.hyperparameters
@@ -69,14 +70,22 @@ def plan_job(
     held_out = validation is None and len(rows) >= LEAST_ROWS_TO_HOLD_OUT
     steps = -(-len(rows) // training["batch_size"]) * training["epochs"]
     training["checkpoint_every"] = min(MOST_STEPS_BETWEEN, max(1, int(steps) // CHECKPOINTS_PER_JOB))
-    objective: dict[str, Any] = {"kind": OBJECTIVES[job.method["type"]]}
     hyperparameters = {
         "n_epochs": training["epochs"],
         "batch_size": training["batch_size"],
         "learning_rate_multiplier": multiplier,
     }
+    objective: dict[str, Any] = {"kind": OBJECTIVES[job.method["type"]]}
     if job.method["type"] == "dpo":
         objective["beta"] = hyperparameters["beta"] = _asked(asked, "beta", 0.1)
+    if job.method["type"] == "reinforcement":
+        compute = hyperparameters["compute_multiplier"] = _asked(asked, "compute_multiplier", 1.0)
+        training["eval_every"] = _asked(asked, "eval_interval", None)
+        objective |= {
+            "reward": f"{reward}:score",
+            "num_generations": max(2, round(compute * GENERATIONS)),
+            "max_completion_length": min(plan.data.longest, LONGEST_COMPLETION),
+        }
     spec = parse_spec(
         values
         | {
@@ -111,13 +120,3 @@ def why_unfit(row: Conversation) -> str:
 def _asked(hyperparameters: dict[str, Any], name: str, planned: Any) -> Any:
     value = hyperparameters.get(name, "auto")
     return planned if value in ("auto", None) else value
-
-
-def _spec_accepts(objective: str) -> bool:
-    field = RunSpec.model_fields["objective"]
-    adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
-    try:
-        adapter.validate_python({"kind": objective})
-    except ValidationError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -18,7 +19,10 @@ COLUMNS = ("step", "train_loss", "valid_loss", "learning_rate", "grad_norm", "to
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """One optimizer step as it was logged; `time` is in Unix seconds, `valid_loss` None where nothing was validated."""
+    """One optimizer step as it was logged; `time` is in Unix seconds, `valid_loss` None where nothing was validated.
+
+    `measures` are what else the objective sees, by TRL's names: `reward`, `rewards/margins`, …
+    """
 
     step: int
     total_steps: int
@@ -28,6 +32,7 @@ class StepMetrics:
     learning_rate: float
     grad_norm: float
     tokens: int
+    measures: Mapping[str, float]
 
 
 def register(settings: ServerSettings, store: Store, job: JobRecord, folder: JobFolder, attempt: int) -> None:
@@ -70,6 +75,7 @@ def step_metrics(run: RunFolder) -> list[StepMetrics]:
                         event.learning_rate,
                         event.grad_norm,
                         event.tokens,
+                        event.measures,
                     )
                 )
             case EvalEvent():
@@ -93,7 +99,9 @@ def read_events(run: RunFolder) -> list[Event]:
 def metrics_csv(run: RunFolder) -> bytes:
     """The steps as CSV, a row each."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    steps = step_metrics(run)
+    measures = dict.fromkeys(name for step in steps for name in step.measures)
+    writer = csv.DictWriter(text, (*COLUMNS, *measures), extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(vars(step) for step in step_metrics(run))  # the csv module writes None as nothing
+    writer.writerows(vars(step) | step.measures for step in steps)  # the csv module writes None as nothing
     return text.getvalue().encode()

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tunesmith.server import job_plan
 from tunesmith.server.catalogue import CHECKPOINT
 from tunesmith.server.errors import RequestError
 from tunesmith.server.files import PURPOSE
@@ -28,13 +27,14 @@ _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a job asks for. `hyperparameters` are OpenAI's, each a number or `"auto"`."""
+    """What a job asks for. `hyperparameters` are OpenAI's, each a number or `"auto"`; reinforcement has a `grader`."""
 
     model: str
     training_file: str
     validation_file: str | None = None
     method: Literal["supervised", "dpo", "reinforcement"] = "supervised"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    grader: Mapping[str, Any] | None = None
     suffix: str | None = None
     seed: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,6 @@ class JobCheckpoint:
 def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
     """Accept a job; its files are validated and its run planned in the background. Raises RequestError."""
     service.catalogue.base_reference(request.model)
-    job_plan.check_method(request.method)
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:
             _check_file(service, owner, param, file_id)
@@ -84,7 +83,7 @@ def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
         validation_file=request.validation_file,
         suffix=request.suffix,
         seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
-        method={"type": request.method},
+        method={"type": request.method} | ({} if request.grader is None else {"grader": dict(request.grader)}),
         hyperparameters=dict(request.hyperparameters),
         metadata=dict(request.metadata),
     )
@@ -137,6 +136,7 @@ def job_events(service: Service, job: JobRecord) -> list[JobEvent]:
                 "train_loss": step.train_loss,
                 "valid_loss": step.valid_loss,
                 "learning_rate": step.learning_rate,
+                **step.measures,
             },
         )
         for step in step_metrics(job_folder(service, job).run)

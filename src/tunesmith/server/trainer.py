@@ -58,6 +58,16 @@ class JobFolder(Struct, frozen=True):
         return self.root / "job.yaml"
 
     @property
+    def grader(self) -> Path:
+        """The grader of a reinforcement job."""
+        return self.root / "grader.json"
+
+    @property
+    def reward(self) -> Path:
+        """The module that makes a reward function of it."""
+        return self.root / "reward.py"
+
+    @property
     def run(self) -> RunFolder:
         """The run."""
         return RunFolder(self.root / "run")

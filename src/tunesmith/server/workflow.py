@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID
 
 from tunesmith import storage
@@ -23,6 +24,7 @@ from tunesmith.errors import DataError, TunesmithError
 from tunesmith.server import files, job_plan, job_results
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.errors import RequestError
+from tunesmith.server.graders import REWARD_MODULE
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import JobRecord, Store
 from tunesmith.server.supervise import run_stage
@@ -154,12 +156,17 @@ class JobRunner(DBOSConfiguredInstance):
         if train is None or (job.validation_file is not None and validation is None):
             return False
         folder = self._folder(job.id)
+        grader = job.method.get("grader")
+        if grader is not None:
+            storage.write_bytes(folder.grader, msgspec.json.encode(grader))
+            storage.write_text(folder.reward, REWARD_MODULE)
         plan = job_plan.plan_job(
             job,
             load(train),
             train=train,
             validation=validation,
             base=self._catalogue.base_reference(job.model),
+            reward=folder.reward,
             output=folder.run.root,
         )
         storage.write_text(folder.spec, dump_spec(plan.spec))

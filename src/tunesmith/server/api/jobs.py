@@ -9,6 +9,7 @@ from tunesmith.server import jobs
 from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import cut_page, page_body
 from tunesmith.server.errors import RequestError
+from tunesmith.server.graders import Grader
 from tunesmith.server.jobs import JobCheckpoint, JobEvent, JobRequest
 from tunesmith.server.service import Service
 from tunesmith.server.store import JobRecord
@@ -36,6 +37,13 @@ class DpoHyperparameters(Hyperparameters):
     beta: Auto | Annotated[float, Field(gt=0, le=10)] = "auto"
 
 
+class ReinforcementHyperparameters(Hyperparameters):
+    """And what reinforcement has; the compute multiplier scales the replies that are tried for each prompt."""
+
+    compute_multiplier: Auto | Annotated[float, Field(gt=0, le=8)] = "auto"
+    eval_interval: Auto | Annotated[int, Field(ge=1)] = "auto"
+
+
 class SupervisedMethod(_Body):
     """`method.supervised`."""
 
@@ -48,13 +56,20 @@ class DpoMethod(_Body):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
+class ReinforcementMethod(_Body):
+    """`method.reinforcement`."""
+
+    grader: Grader
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+
+
 class Method(_Body):
     """`method`: its type, and the section of that name."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
-    reinforcement: dict[str, Any] | None = None
+    reinforcement: ReinforcementMethod | None = None
 
 
 class JobBody(_Body):
@@ -79,6 +94,7 @@ def create(request: Request, service: ServiceOf, caller: CallerOf, body: JobBody
     if body.integrations:
         raise RequestError("integrations: none are supported", code="unsupported_value", param="integrations")
     method, hyperparameters = _method(body)
+    reinforcement = None if body.method is None else body.method.reinforcement
     job = jobs.create_job(
         service,
         caller.owner,
@@ -88,6 +104,7 @@ def create(request: Request, service: ServiceOf, caller: CallerOf, body: JobBody
             validation_file=body.validation_file,
             method=method,
             hyperparameters=hyperparameters,
+            grader=None if reinforcement is None else reinforcement.grader.model_dump(),
             suffix=body.suffix or None,
             seed=body.seed,
             metadata=body.metadata or {},
@@ -192,8 +209,8 @@ def job_body(service: Service, job: JobRecord) -> dict[str, Any]:
         "validation_file": job.validation_file,
         "result_files": [] if job.result_file is None else [job.result_file],
         "trained_tokens": job.trained_tokens,
-        "hyperparameters": {key: value for key, value in job.hyperparameters.items() if key != "beta"},
-        "method": {"type": kind, kind: {"hyperparameters": job.hyperparameters}},
+        "hyperparameters": {key: job.hyperparameters.get(key) for key in Hyperparameters.model_fields},
+        "method": {"type": kind, kind: _method_body(job)},
         "seed": job.seed,
         "metadata": job.metadata,
         "integrations": [],
@@ -213,9 +230,22 @@ def _method(body: JobBody) -> tuple[Literal["supervised", "dpo", "reinforcement"
             )
     if kind == "dpo":
         return kind, (body.method.dpo or DpoMethod()).hyperparameters.model_dump()
+    if kind == "reinforcement":
+        if body.method.reinforcement is None:
+            raise RequestError(
+                "method.reinforcement: required, with a grader",
+                code="missing_required_parameter",
+                param="method.reinforcement",
+            )
+        return kind, body.method.reinforcement.hyperparameters.model_dump()
     if kind == "supervised" and body.method.supervised is not None:
         return kind, body.method.supervised.hyperparameters.model_dump()
     return kind, older.model_dump()
+
+
+def _method_body(job: JobRecord) -> dict[str, Any]:
+    grader = job.method.get("grader")
+    return {"hyperparameters": job.hyperparameters} | ({} if grader is None else {"grader": grader})
 
 
 def _event_body(event: JobEvent) -> dict[str, Any]:
