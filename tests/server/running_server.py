@@ -99,7 +99,7 @@ def ticket_rows(count: int) -> bytes:
     return b"".join(sample("tickets").read_bytes().splitlines(keepends=True)[:count])
 
 
-def wait_until(condition, seconds: float = 120, every: float = 0.1):  # type: ignore[no-untyped-def]
+def wait_until(condition, seconds: float = 600, every: float = 0.3):  # type: ignore[no-untyped-def]
     """Poll `condition` until it is true and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
