@@ -80,7 +80,7 @@ def test_a_request_that_joins_a_running_batch_changes_nothing(generator: Generat
 
 def test_the_same_seed_gives_the_same_replies_in_any_company(generator: Generator) -> None:
     first, other = prompts(generator, 2)
-    request = GenerationRequest(first, 20, Sampling(seed=5, top_p=0.9), choices=3)
+    request = GenerationRequest(first, 20, Sampling(seed=5, temperature=2, top_p=0.9), choices=3)
     alone = Asked(generator, request).texts()
     crowd = [Asked(generator, GenerationRequest(other, 30, Sampling(seed=n))) for n in range(5)]
     assert Asked(generator, request).texts() == alone

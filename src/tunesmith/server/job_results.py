@@ -103,5 +103,5 @@ def metrics_csv(run: RunFolder) -> bytes:
     measures = dict.fromkeys(name for step in steps for name in step.measures)
     writer = csv.DictWriter(text, (*COLUMNS, *measures), extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(vars(step) | step.measures for step in steps)  # the csv module writes None as nothing
+    writer.writerows(vars(step) | dict(step.measures) for step in steps)  # the csv module writes None as nothing
     return text.getvalue().encode()
