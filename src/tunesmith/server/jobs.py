@@ -67,6 +67,12 @@ class JobCheckpoint:
 def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
     """Accept a job; its files are validated and its run planned in the background. Raises RequestError."""
     service.catalogue.base_reference(request.model)
+    if (request.method == "reinforcement") != (request.grader is not None):
+        raise RequestError(
+            "method.reinforcement: a grader is required, and only there",
+            code="missing_required_parameter",
+            param="method.reinforcement",
+        )
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:
             _check_file(service, owner, param, file_id)

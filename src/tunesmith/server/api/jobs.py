@@ -230,13 +230,7 @@ def _method(body: JobBody) -> tuple[Literal["supervised", "dpo", "reinforcement"
             )
     if kind == "dpo":
         return kind, (body.method.dpo or DpoMethod()).hyperparameters.model_dump()
-    if kind == "reinforcement":
-        if body.method.reinforcement is None:
-            raise RequestError(
-                "method.reinforcement: required, with a grader",
-                code="missing_required_parameter",
-                param="method.reinforcement",
-            )
+    if kind == "reinforcement" and body.method.reinforcement is not None:
         return kind, body.method.reinforcement.hyperparameters.model_dump()
     if kind == "supervised" and body.method.supervised is not None:
         return kind, body.method.supervised.hyperparameters.model_dump()

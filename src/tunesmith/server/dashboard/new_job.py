@@ -13,7 +13,7 @@ from tunesmith.api import plan as make_plan
 from tunesmith.planning.gpus import known_gpus
 from tunesmith.planning.plan import Plan
 from tunesmith.report.html import plan_part
-from tunesmith.server import files, job_plan, jobs
+from tunesmith.server import files, jobs
 from tunesmith.server.api.dependencies import audit
 from tunesmith.server.api.jobs import DpoHyperparameters, Hyperparameters
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
@@ -138,19 +138,11 @@ def _form(request: Request, service: Service, who: Visitor, choices: Choices, *,
         status=200 if problem is None else 400,
         files=found.items,
         models=sorted(service.catalogue.bases()),
-        methods={name: label for name, label in METHOD_LABELS.items() if _offered(name)},
+        methods=METHOD_LABELS,
         gpus=[gpu.name for gpu in known_gpus()],
         choices=choices,
         problem=problem,
     )
-
-
-def _offered(method: str) -> bool:
-    try:
-        job_plan.check_method(method)
-    except RequestError:
-        return False
-    return True
 
 
 @lru_cache(maxsize=64)
