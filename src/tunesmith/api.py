@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tunesmith.providers.protocol import Job
     from tunesmith.providers.submit import Confirm
     from tunesmith.quality.report import CheckReport
+    from tunesmith.training.bench import BenchResult
     from tunesmith.training.events import Event
     from tunesmith.training.run import RunResult, TrainObserver
 
@@ -264,6 +265,24 @@ def report(run: str | Path) -> Path:
     from tunesmith.report.html import write_report
 
     return write_report(RunFolder(Path(run)))
+
+
+def bench(
+    *,
+    against: str | None = None,
+    cases: Sequence[str] = (),
+    steps: int = 2,
+    rounds: int = 2,
+    observer: Callable[[str], None] | None = None,
+) -> BenchResult:
+    """Measure training steps on this machine, and beside `against` (`trl`); no `cases` means all of them.
+
+    Raises SpecError for an unknown case or peer, TrainingError when a measurement's process fails.
+    """
+    from tunesmith.training.bench import CASES
+    from tunesmith.training.bench import bench as run_bench
+
+    return run_bench(against=against, cases=cases or tuple(CASES), steps=steps, rounds=rounds, observer=observer)
 
 
 def _write_pages(run: RunFolder) -> None:

@@ -40,6 +40,7 @@ def imported_by(*arguments: str) -> set[str]:
                 "serve",
                 "keys",
                 "jobs",
+                "bench",
             )
         ),
         *(["jobs", verb, "--help"] for verb in ("submit", "list", "watch", "cancel", "download")),

@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": ("tunesmith.cli.serve", "Fine-tuning and inference with OpenAI's API on your own machine."),
     "keys": ("tunesmith.cli.keys", "Create, list and revoke the server's API keys."),
     "jobs": ("tunesmith.cli.jobs", "Hosted fine-tuning: submit, list, watch, cancel, download."),
+    "bench": ("tunesmith.cli.bench", "Training speed and memory on this machine, and beside TRL."),
 }
 """Name → the module that defines it and its one-line help, in the order of the work."""
 

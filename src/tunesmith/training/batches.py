@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
 from tunesmith.dataset.lengths import cheapest_cuts
+from tunesmith.training.shared_prefix import Forest, in_token_order, plant, shared_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class MicroBatch(Generic[E_co]):
 
     `positions` index the flattened (rows * longest) grid: the place *before* each supervised token, whose next-token
     prediction is judged against `targets`. They are ordered by row, and in a row from left to right.
+    With a `forest`, `input_ids` are its one flat sequence, (1, flat).
     """
 
     examples: tuple[E_co, ...]
@@ -60,6 +62,7 @@ class MicroBatch(Generic[E_co]):
     targets: torch.Tensor  # (supervised,) int64
     row_of_target: torch.Tensor  # (supervised,) int64
     tokens: int  # without padding
+    forest: Forest | None = None
 
     def to(self, device: torch.device) -> "MicroBatch[E_co]":
         """The same micro-batch on `device`."""
@@ -116,6 +119,43 @@ def collate(examples: Sequence[E]) -> MicroBatch[E]:
         targets=torch.from_numpy(input_ids.ravel()[positions + 1]),
         row_of_target=torch.from_numpy(positions // longest),
         tokens=sum(len(row.tokens) for row in rows),
+    )
+
+
+def forest_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
+    """Cut `examples` into forests of at most `token_budget` tokens (or one example), alike beginnings together."""
+    order = in_token_order([example.rows[0].tokens for example in examples])
+    rows_each = len(examples[0].rows)
+    sequences = [row.tokens for index in order for row in examples[index].rows]
+    common = shared_lengths(sequences)
+    own = [len(tokens) - int(shared) for tokens, shared in zip(sequences, common, strict=True)]
+    groups: list[list[E]] = []
+    held = 0
+    for place, index in enumerate(order):
+        start = place * rows_each
+        added = sum(own[start : start + rows_each])
+        if not groups or held + added > token_budget:
+            groups.append([])
+            held, added = 0, added + int(common[start])
+        groups[-1].append(examples[index])
+        held += added
+    return [plant_batch(group) for group in groups]
+
+
+def plant_batch(examples: Sequence[E]) -> MicroBatch[E]:
+    """The rows of `examples` as one forest."""
+    rows = [row for example in examples for row in example.rows]
+    forest = plant([row.tokens for row in rows])
+    predicted = [places[:-1][row.supervised[1:]] for row, places in zip(rows, forest.places, strict=True)]
+    targets = [row.tokens[1:][row.supervised[1:]] for row in rows]
+    return MicroBatch(
+        examples=tuple(examples),
+        input_ids=torch.from_numpy(forest.tokens.astype(np.int64)).unsqueeze(0),
+        positions=torch.from_numpy(np.concatenate(predicted)),
+        targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        row_of_target=torch.from_numpy(np.repeat(np.arange(len(rows)), [len(part) for part in predicted])),
+        tokens=sum(len(row.tokens) for row in rows),
+        forest=forest,
     )
 
 

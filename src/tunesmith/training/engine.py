@@ -17,6 +17,8 @@ from torch import nn
 
 from tunesmith.errors import TrainingError
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
+from tunesmith.training.fast_lora import use_fast_lora
+from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 
 EXPLODED = 1e4
@@ -63,7 +65,7 @@ class Engine:
         max_grad_norm: float,
         seed: int,
     ) -> None:
-        self._model = model
+        self._model: Any = model
         self._objective = objective
         self._optimizer = optimizer
         self._device = device
@@ -71,6 +73,9 @@ class Engine:
         self._max_grad_norm = max_grad_norm
         self._seed = seed
         self._token_budget = MICRO_BATCH_TOKENS
+        use_fast_lora(model)
+        causal: Any = model  # what learns beside a value head is no model, and reads no forest
+        self._planted = objective.reads_forest and use_forest_attention(causal)
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
@@ -123,7 +128,7 @@ class Engine:
             torch.manual_seed(seed)
             total = torch.zeros((), device=self._device)
             measures = _Measures()
-            batches = micro_batches(examples, self._token_budget)
+            batches = self._micro_batches(examples)
             try:
                 for batch in batches:
                     loss = self._loss(batch)
@@ -140,11 +145,16 @@ class Engine:
         weight = self._objective.weight(examples)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         measures = _Measures()
-        for batch in micro_batches(examples, self._token_budget):
+        for batch in self._micro_batches(examples):
             loss = self._loss(batch)
             total += loss.total
             measures.add(loss.measures)
         return Validation(float(total) / weight, weight, measures.means())
+
+    def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
+        if self._planted:
+            return planted_where_possible(self._model, examples, self._token_budget)
+        return micro_batches(examples, self._token_budget)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
         with self._autocast():
@@ -155,7 +165,7 @@ class Engine:
 
     def _shrink_micro_batches(self, batches: Sequence[MicroBatch[Any]], error: torch.OutOfMemoryError) -> None:
         if all(len(batch.examples) == 1 for batch in batches):
-            longest = max(batch.input_ids.shape[1] for batch in batches)
+            longest = max(len(row.tokens) for batch in batches for example in batch.examples for row in example.rows)
             raise TrainingError(
                 f"a row of {longest:,} tokens does not fit into the memory of {self._device}; "
                 "lower training.max_length, use adapter.kind: lora or a smaller model"

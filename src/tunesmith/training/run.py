@@ -33,6 +33,7 @@ from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
 from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
+from tunesmith.training.precision import use_bf16
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
 
@@ -238,10 +239,7 @@ def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
 
 
 def _use_bf16(spec: RunSpec, device: torch.device) -> bool:
-    """`auto` is bf16 where a GPU multiplies it fast; a CPU's answer depends on the model's size, so it is asked for."""
-    if spec.training.precision != "auto":
-        return spec.training.precision == "bf16"
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return use_bf16(spec.training.precision, spec.model, device)
 
 
 def _check_fit(spec: RunSpec, model: "Model", data: TrainingData) -> None:

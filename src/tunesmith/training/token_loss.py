@@ -18,13 +18,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-from tunesmith.training.batches import Example, MicroBatch, Row, micro_batches
+from tunesmith.training.batches import E, Example, MicroBatch, Row
+from tunesmith.training.forest_attention import forest_arguments, planted_where_possible
+from tunesmith.training.shared_prefix import Forest
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
 
 CHUNK_LOGITS = 2**24
 """Logits held at once (64 MiB in fp32)."""
+
+CACHED_LOGITS = 2**20
+"""Of these, how many are turned to fp32 at once on a CPU (4 MiB: they stay in its cache)."""
 
 
 AfterHead: TypeAlias = Callable[[Tensor], Tensor]
@@ -44,14 +49,19 @@ class TokenLoss:
         """Where the model is."""
         return self._model.device
 
+    def cut(self, examples: Sequence[E]) -> list[MicroBatch[E]]:
+        """Micro-batches of `examples`, laid out as the model takes them."""
+        return planted_where_possible(self._model, examples)
+
     def of(self, batch: MicroBatch[Example]) -> Tensor:
         """Negative log-likelihood, in nats, of the micro-batch's targets; fp32 (supervised,)."""
-        return self(batch.input_ids, batch.positions, batch.targets)
+        return self(batch.input_ids, batch.positions, batch.targets, batch.forest)
 
-    def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor, forest: Forest | None = None) -> Tensor:
         """Negative log-likelihood, in nats, of `targets` as predicted at `positions`; fp32 (supervised,).
 
-        `positions` index the flattened `input_ids` (rows, tokens); rows are padded on the right, unmasked.
+        `positions` index the flattened `input_ids` (rows, tokens); rows are padded on the right, unmasked. With a
+        `forest`, `input_ids` (1, tokens) are its flat sequence.
         """
         captured: list[Tensor] = []
 
@@ -63,7 +73,7 @@ class TokenLoss:
 
         hook = self._head.register_forward_pre_hook(select)
         try:
-            logits = self._model(input_ids=input_ids, use_cache=False).logits
+            logits = self._model(input_ids=input_ids, use_cache=False, **forest_arguments(forest, input_ids)).logits
         finally:
             hook.remove()
         if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
@@ -76,7 +86,7 @@ def token_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> list[Tensor]:
     """Log-probabilities of each row's supervised tokens, without a gradient: a tensor (supervised,) per row."""
     found: dict[int, Tensor] = {}
     indexed = [_Indexed(index, row) for index, row in enumerate(rows)]
-    for batch in micro_batches(indexed) if rows else []:
+    for batch in token_loss.cut(indexed) if rows else []:
         logps = -token_loss.of(batch.to(token_loss.device))
         counts = [int(example.row.supervised[1:].sum()) for example in batch.examples]
         parts = zip(batch.examples, torch.split(logps, counts), strict=True)
@@ -144,14 +154,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(targets), size):
             chunk = slice(start, start + size)
-            expected = targets[chunk].unsqueeze(1)  # (chunk, 1)
-            logits = F.linear(hidden[chunk], weight, bias).float()  # (chunk, vocab)
-            log_total = logits.logsumexp(1, keepdim=True)
-            losses[chunk] = (log_total - logits.gather(1, expected)).squeeze(1)
+            logits = F.linear(hidden[chunk], weight, bias)  # (chunk, vocab)
+            losses[chunk] = _losses_and_slopes(logits, targets[chunk])
             if gradient is not None:
-                softmax = logits.sub_(log_total).exp_()
-                softmax.scatter_add_(1, expected, torch.full_like(log_total, -1.0))
-                gradient[chunk] = softmax.to(weight.dtype) @ weight
+                gradient[chunk] = logits.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         return losses
 
@@ -159,6 +165,26 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors  # (positions, hidden)
         return (gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None, None, None)
+
+
+def _losses_and_slopes(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in fp32, (positions,); `logits` (positions, vocab) become its gradient, in place.
+
+    A few positions at a time, so that their fp32 copies stay in the processor's cache.
+    """
+    losses = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
+    size = len(targets) if logits.is_cuda else max(1, CACHED_LOGITS // logits.shape[1])
+    for start in range(0, len(targets), size):
+        part = slice(start, start + size)
+        expected = targets[part].unsqueeze(1)  # (part, 1)
+        largest, place = logits[part].max(1, keepdim=True)
+        target = logits[part].gather(1, expected).float()
+        softmax = torch.softmax(logits[part], 1, dtype=torch.float32)
+        # The largest logit's share is never too small for a logarithm, as the target's may be.
+        losses[part] = (largest.float() - softmax.gather(1, place).log() - target).squeeze(1)
+        softmax.scatter_add_(1, expected, torch.full_like(target, -1.0))
+        logits[part] = softmax
+    return losses
 
 
 @torch.no_grad()

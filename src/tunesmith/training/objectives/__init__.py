@@ -44,6 +44,8 @@ class Objective(Protocol[E]):
     """
 
     updates: int
+    reads_forest: bool
+    """Whether `loss` takes its tokens' losses from `TokenLoss.of`, which knows micro-batches laid out as a forest."""
 
     def prepare(self, examples: Sequence[E], seed: int) -> Sequence[E]:
         """What the step trains on, with what must be known before its gradient: an online objective's own rollouts."""

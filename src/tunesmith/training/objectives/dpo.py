@@ -24,6 +24,7 @@ class Dpo:
     """−log σ(β (Δ chosen − Δ rejected)), or IPO's squared distance; Δ is the log-ratio to the reference."""
 
     updates = 1
+    reads_forest = True
 
     def __init__(self, model: "Model", *, loss_type: Literal["sigmoid", "ipo"], beta: float) -> None:
         self._token_loss = TokenLoss(model)

@@ -41,6 +41,8 @@ class Scored:
 class Grpo:
     """The clipped policy gradient on group-relative advantages, with the KL to the reference held by β."""
 
+    reads_forest = True
+
     def __init__(self, spec: GrpoSpec, policy: Policy, token_loss: TokenLoss) -> None:
         self.updates = spec.num_iterations
         self._spec = spec

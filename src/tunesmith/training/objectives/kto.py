@@ -24,6 +24,7 @@ class Kto:
     """w (1 − σ(±β (Δ − drift))), + and the desirable weight for good replies, − and the undesirable for bad ones."""
 
     updates = 1
+    reads_forest = True
 
     def __init__(self, model: "Model", *, beta: float, desirable_weight: float, undesirable_weight: float) -> None:
         self._token_loss = TokenLoss(model)

@@ -24,6 +24,7 @@ class Orpo:
     """−log P(chosen) − β log σ(log odds(chosen) − log odds(rejected))."""
 
     updates = 1
+    reads_forest = True
 
     def __init__(self, model: "Model", *, beta: float) -> None:
         self._token_loss = TokenLoss(model)

@@ -46,6 +46,8 @@ class Estimated:
 class Ppo:
     """The clipped policy gradient and the clipped error of the value head, `num_ppo_epochs` times per rollout."""
 
+    reads_forest = False
+
     def __init__(self, spec: PpoSpec, model: "Model", policy: Policy, token_loss: TokenLoss) -> None:
         self.updates = spec.num_ppo_epochs
         self._spec = spec

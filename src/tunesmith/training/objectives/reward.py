@@ -22,6 +22,7 @@ class Reward:
     """Bradley-Terry on a scalar head; `center_rewards_coefficient` pulls scores towards a mean of zero."""
 
     updates = 1
+    reads_forest = False
 
     def __init__(self, model: "Model", *, center_rewards_coefficient: float | None) -> None:
         self._scores = Scores(model)

@@ -15,6 +15,7 @@ class Sft:
     """Cross-entropy of the supervised tokens."""
 
     updates = 1
+    reads_forest = True
 
     def __init__(self, model: "Model") -> None:
         self._token_loss = TokenLoss(model)

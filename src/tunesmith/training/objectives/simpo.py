@@ -22,6 +22,7 @@ class Simpo:
     """−log σ(β (mean log P(chosen) − mean log P(rejected)) − γ)."""
 
     updates = 1
+    reads_forest = True
 
     def __init__(self, model: "Model", *, beta: float, gamma: float) -> None:
         self._token_loss = TokenLoss(model)

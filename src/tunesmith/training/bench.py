@@ -1,0 +1,238 @@
+"""How fast training is here, and beside TRL: the same rows, the same model, processes that take turns.
+
+Each measurement is a process of its own (its peak memory is then only its own), and engines take turns so that a busy
+machine slows them alike; still, the ratios mean more than the rates. The model is a Llama shape with random weights,
+made on the spot: speed does not depend on what a model knows.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunesmith.errors import SpecError, TrainingError
+from tunesmith.settings import load_settings
+
+RANK = 16
+
+SHAPE = {
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""SmolLM2-135M's (https://huggingface.co/HuggingFaceTB/SmolLM2-135M, config.json)."""
+
+
+class Work(Struct, frozen=True):
+    """Training steps for one engine. Rows are `shared` common tokens and then `shortest` to `longest` of their own."""
+
+    engine: Literal["tunesmith", "trl"]
+    model: str
+    adapter: Literal["lora", "full"] = "lora"
+    shared: int = 0
+    shortest: int = 64
+    longest: int = 512
+    batch_size: int = 16
+    steps: int = 2
+    vocabulary: int = 49152
+    threads: int = 2
+    group_by_length: bool = False
+    settings: dict[str, Any] = {}
+
+
+class Measured(Struct, frozen=True):
+    """Per step: seconds, tokens and supervised tokens, warm-up left out; and the process's peak memory in bytes.
+
+    `ceiling_bf16` and `ceiling_fp32` are the operations a second of one large matrix product, measured afterwards.
+    """
+
+    seconds: list[float]
+    tokens: list[int]
+    supervised: list[int]
+    peak_bytes: int
+    ceiling_bf16: float
+    ceiling_fp32: float
+
+
+class Line(Struct, frozen=True):
+    """One engine on one case. `ceiling_share` counts 4 operations per frozen matrix weight and token (see `_share`)."""
+
+    case: str
+    engine: str
+    tokens_per_second: float
+    seconds_per_step: float
+    peak_bytes: int
+    ceiling_share: float | None
+    ceiling_flops: float
+    times_faster: float | None
+    """How many times as fast as this line Tunesmith is, as the median over the rounds; None for Tunesmith's own."""
+
+
+class BenchResult(Struct, frozen=True):
+    """All lines, and with what they were made."""
+
+    lines: list[Line]
+    threads: int
+    rounds: int
+    steps: int
+    versions: dict[str, str]
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "shared": {"shared": 512, "shortest": 64, "longest": 128},
+    "full": {"adapter": "full"},
+}
+"""`sft`: rows of mixed lengths; `shared`: rows behind one 512-token system prompt; `full`: all parameters learn."""
+
+TRL_TUNED: dict[str, dict[str, Any]] = {
+    "fp32": {"bf16": False, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
+    "bf16": {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}, "per_device_train_batch_size": 4},
+    "bf16 autocast": {"bf16": True, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
+    "fp32, chunked loss": {
+        "bf16": False,
+        "model_init_kwargs": {"dtype": "float32"},
+        "per_device_train_batch_size": 4,
+        "loss_type": "chunked_nll",
+    },
+}
+"""What a person can turn on in TRL for speed on a CPU, each without checkpointing and with rows grouped by length."""
+
+
+def bench(
+    *,
+    against: str | None = None,
+    cases: Sequence[str] = tuple(CASES),
+    steps: int = 2,
+    rounds: int = 2,
+    shape: dict[str, Any] = SHAPE,
+    observer: Callable[[str], None] | None = None,
+) -> BenchResult:
+    """Measure `steps` optimizer steps of 16 rows, `rounds` times, on each of `cases`; `against` trl: beside it.
+
+    Raises SpecError for an unknown case or peer, TrainingError when a measurement's process fails.
+    """
+    _check(against, cases)
+    with tempfile.TemporaryDirectory(prefix="tunesmith-bench-") as folder:
+        matrices = _write_model(Path(folder), shape)
+        lines = []
+        for case in cases:
+            threads = load_settings().threads
+            work = Work("tunesmith", folder, steps=steps, vocabulary=shape["vocab_size"], threads=threads)
+            work = replace(work, **CASES[case])
+            engines = {"Tunesmith": work} | (_trl(work) if against == "trl" else {})
+            measured: dict[str, list[Measured]] = {name: [] for name in engines}
+            for number in range(rounds):
+                for name, engine in engines.items():
+                    if observer is not None:
+                        observer(f"{case}, round {number + 1} of {rounds}: {name}")
+                    measured[name].append(_measure(engine))
+            lines += [_line(case, name, measured, matrices) for name in engines]
+    return BenchResult(lines, load_settings().threads, rounds, steps, _versions(against))
+
+
+def _check(against: str | None, cases: Sequence[str]) -> None:
+    if against not in (None, "trl"):
+        raise SpecError(f"--against {against}: not a known peer; use trl")
+    for case in cases:
+        if case not in CASES:
+            raise SpecError(f"--case {case}: not a known case; use {', '.join(CASES)}")
+    if against == "trl":
+        import importlib.util
+
+        if importlib.util.find_spec("trl") is None:
+            raise SpecError("--against trl: TRL is not installed; pip install 'tunesmith[trl]'")
+
+
+def _write_model(folder: Path, shape: dict[str, Any]) -> dict[str, int]:
+    """A model folder of random weights with the embedded tokenizer; returns the weights of its matrices."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tunesmith.models.load import EMBEDDED, load_tokenizer
+    from tunesmith.models.quiet import quiet
+
+    torch.manual_seed(0)
+    with quiet():
+        model: Any = LlamaForCausalLM(LlamaConfig(**shape))
+        model.save_pretrained(folder)
+    load_tokenizer(EMBEDDED).save_pretrained(folder)
+    layers = [module for name, module in model.named_modules() if "proj" in name and hasattr(module, "weight")]
+    return {"layers": sum(module.weight.numel() for module in layers), "head": model.lm_head.weight.numel()}
+
+
+def _trl(work: Work) -> dict[str, Work]:
+    default = replace(work, engine="trl")
+    if work.adapter == "full":
+        return {"TRL, default settings": default}  # a case about memory: the default is what it is compared with
+    tuned = {"gradient_checkpointing": False}
+    return {"TRL, default settings": default} | {
+        f"TRL, {name}, no checkpointing, grouped by length": replace(
+            default, group_by_length=True, settings=tuned | settings
+        )
+        for name, settings in TRL_TUNED.items()
+    }
+
+
+def _measure(work: Work) -> Measured:
+    process = subprocess.run(
+        [sys.executable, "-m", "tunesmith.training.bench_worker"],
+        input=msgspec.json.encode(work),
+        capture_output=True,
+        check=False,
+    )
+    lines = process.stdout.splitlines()
+    if process.returncode != 0 or not lines:
+        last = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise TrainingError(f"bench: {work.engine} failed: {' '.join(last) or f'exit {process.returncode}'}")
+    return msgspec.json.decode(lines[-1], type=Measured)
+
+
+def _line(case: str, name: str, measured: dict[str, list[Measured]], matrices: dict[str, int]) -> Line:
+    runs = measured[name]
+    seconds = [second for run in runs for second in run.seconds]
+    ceiling = max(run.ceiling_bf16 for run in runs)
+    ours = measured["Tunesmith"]
+    ratios = [_rate(mine) / _rate(theirs) for mine, theirs in zip(ours, runs, strict=True)]
+    return Line(
+        case=case,
+        engine=name,
+        tokens_per_second=statistics.median(_rate(run) for run in runs),
+        seconds_per_step=statistics.median(seconds),
+        peak_bytes=max(run.peak_bytes for run in runs),
+        ceiling_share=None if case == "full" else statistics.median(_share(run, matrices) for run in runs),
+        ceiling_flops=ceiling,
+        times_faster=None if name == "Tunesmith" else statistics.median(ratios),
+    )
+
+
+def _rate(run: Measured) -> float:
+    return sum(run.tokens) / sum(run.seconds)
+
+
+def _share(run: Measured, matrices: dict[str, int]) -> float:
+    """Of the matrix ceiling (the faster of bf16 and fp32): 4 operations per frozen matrix weight and token.
+
+    Two for the forward product and two for the input's gradient, per token in the layers and per supervised token in
+    the head. A token that is shared counts in every row that it belongs to: it is work that was asked for.
+    """
+    work = 4 * (matrices["layers"] * sum(run.tokens) + matrices["head"] * sum(run.supervised))
+    return work / sum(run.seconds) / max(run.ceiling_bf16, run.ceiling_fp32)
+
+
+def _versions(against: str | None) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "peft", *([against] if against else []))}

@@ -1,0 +1,167 @@
+"""One engine's training steps in a process of its own, which `bench` starts: its memory is then nobody else's.
+
+Reads a `Work` as JSON from standard input and prints a `Measured` as the last line of standard output.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from tunesmith.training.batches import Row
+from tunesmith.training.bench import RANK, Measured, Work
+
+CEILING_SIZE = 2048
+CEILING_TRIES = 10
+"""The ceiling is the fastest of these products of two square matrices: what the machine can do, not what it did."""
+
+
+def main() -> None:
+    """Do the work, say what it took."""
+    work = msgspec.json.decode(sys.stdin.buffer.read(), type=Work)
+    torch.set_num_threads(work.threads)
+    run = _tunesmith if work.engine == "tunesmith" else _trl
+    seconds, tokens, supervised = run(work)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    measured = Measured(seconds, tokens, supervised, peak, ceiling(torch.bfloat16), ceiling(torch.float32))
+    sys.stdout.write("\n" + msgspec.json.encode(measured).decode() + "\n")
+
+
+def ceiling(dtype: torch.dtype) -> float:
+    """Floating-point operations a second that the device reaches in one large matrix product."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    matrix = torch.randn(CEILING_SIZE, CEILING_SIZE, device=device, dtype=dtype)
+    fastest = float("inf")
+    for _ in range(CEILING_TRIES):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * CEILING_SIZE**3 / fastest
+
+
+def make_rows(work: Work) -> list[Row]:
+    """Seeded random tokens: `shared` at the head of every row, then `shortest` to `longest` of its own."""
+    numbers = np.random.default_rng(0)
+    head = numbers.integers(3, work.vocabulary, work.shared)
+    rows = []
+    for _ in range(work.batch_size * (work.steps + 1)):
+        own = int(numbers.integers(work.shortest, work.longest + 1))
+        tokens = np.concatenate([head, numbers.integers(3, work.vocabulary, own)]).astype(np.int32)
+        supervised = np.zeros(len(tokens), dtype=np.bool_)
+        supervised[work.shared + own // 2 :] = True  # the reply: the second half of what is the row's own
+        rows.append(Row(tokens, supervised))
+    return rows
+
+
+def _step(rows: Sequence[Row], work: Work, step: int) -> list[Row]:
+    return list(rows[step * work.batch_size : (step + 1) * work.batch_size])
+
+
+def _counts(rows: Sequence[Row], work: Work) -> tuple[list[int], list[int]]:
+    steps = [_step(rows, work, step) for step in range(1, work.steps + 1)]
+    return [sum(len(row.tokens) for row in part) for part in steps], [
+        sum(int(row.supervised[1:].sum()) for row in part) for part in steps
+    ]
+
+
+def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
+    from accelerate import PartialState
+
+    from tunesmith.models.adapters import attach
+    from tunesmith.models.load import load_model
+    from tunesmith.spec import AdapterSpec
+    from tunesmith.training.engine import Engine, make_optimizer
+    from tunesmith.training.objectives.sft import Sft
+    from tunesmith.training.precision import use_bf16
+
+    rows = make_rows(work)
+    device = PartialState().device
+    bf16 = use_bf16("auto", work.model, device)
+    adapter = AdapterSpec(kind=work.adapter, r=RANK, alpha=2 * RANK)
+    dtype = torch.bfloat16 if bf16 and work.adapter != "full" else torch.float32  # as `train` does
+    model = attach(load_model(work.model, dtype=dtype, device=device), adapter)
+    engine = Engine(
+        model,
+        Sft(model),
+        make_optimizer(model, weight_decay=0.01),
+        device=device,
+        bf16=bf16,
+        max_grad_norm=1.0,
+        seed=0,
+    )
+    seconds = []
+    for step in range(work.steps + 1):
+        started = time.perf_counter()
+        engine.step(_step(rows, work, step), step=step, learning_rate=1e-4)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:], *_counts(rows, work)
+
+
+def _trl(work: Work) -> tuple[list[float], list[int], list[int]]:
+    import datasets
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    datasets.disable_progress_bars()
+    rows = make_rows(work)
+    ordered = []
+    for step in range(work.steps + 1):
+        part = _step(rows, work, step)
+        by_length = sorted(part, key=lambda row: len(row.tokens))
+        ordered += by_length if work.group_by_length else part
+    labels = [np.where(row.supervised, row.tokens, -100).tolist() for row in ordered]
+    data = datasets.Dataset.from_dict({"input_ids": [row.tokens.tolist() for row in ordered], "labels": labels})
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder,
+            max_steps=work.steps + 1,
+            gradient_accumulation_steps=work.batch_size // int(work.settings.get("per_device_train_batch_size", 8)),
+            train_sampling_strategy="sequential",  # the same rows in the same steps
+            max_length=None,
+            learning_rate=1e-4,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+            **work.settings,
+        )
+        trainer = SFTTrainer(
+            model=work.model,
+            args=config,
+            train_dataset=data,
+            processing_class=AutoTokenizer.from_pretrained(work.model),
+            peft_config=_lora(LoraConfig) if work.adapter == "lora" else None,
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    seconds = [end - start for start, end in zip(times[::2], times[1::2], strict=True)]
+    return seconds[1:], *_counts(rows, work)
+
+
+def _lora(config: Any) -> Any:
+    return config(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+if __name__ == "__main__":
+    main()

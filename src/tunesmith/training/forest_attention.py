@@ -1,0 +1,234 @@
+"""Attention over a forest of segments: each token sees its ancestors and what stands before it in its own segment.
+
+Registered with transformers as an attention implementation, so every architecture that takes its attention from
+there runs on a forest unchanged; without a forest it is `sdpa`. It keeps only queries, keys and values for the
+backward pass and computes the weights anew, block by block: less memory, and on a CPU several times faster than
+torch's own kernel on rows of a few hundred tokens, whose backward pass does not use the matrix units in bf16.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch, forest_batches, micro_batches
+from tunesmith.training.shared_prefix import Forest, plant
+
+if TYPE_CHECKING:
+    from tunesmith.models.load import Model
+
+NAME = "forest"
+"""What `model.set_attn_implementation` calls it."""
+
+PROBE = tuple(np.array([*range(12), *own], dtype=np.int32) for own in ([1, 2, 3], [4, 5], [6, 7, 8, 9]))
+"""Rows with which a model is asked whether it can be run on a forest; they share their first twelve tokens."""
+
+PROBE_TOLERANCE = 0.05
+"""Of the largest logit: bf16 rounding stays below it, a token that sees the wrong ones does not."""
+
+BLOCK_QUERIES = 128
+"""Queries of one block: a block's keys end where its queries do, so smaller blocks compute less above the diagonal."""
+
+
+def forest_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    forest: Forest | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface; `query` (1, heads, tokens, width), result (1, tokens, heads, width)."""
+    if forest is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], forest, scale)  # type: ignore[no-untyped-call]
+    return result.unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, forest_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def forest_arguments(forest: Forest | None, input_ids: Tensor) -> dict[str, Any]:
+    """What a model is called with beside `input_ids` for `forest_attention` to see the forest."""
+    if forest is None:
+        return {}
+    return {
+        "position_ids": torch.from_numpy(forest.position_ids).to(input_ids.device).unsqueeze(0),
+        "attention_mask": torch.empty(1, 1, 1, 1, device=input_ids.device),  # four axes: transformers makes no mask
+        "forest": forest,
+    }
+
+
+def use_forest_attention(model: "Model") -> bool:
+    """Switch `model` to forest attention if it then computes what it did before.
+
+    The model itself is asked, with three short rows that begin alike. A model that drops out activations (shared
+    tokens would share what is dropped) or learns its own prefix is left alone.
+    """
+    config = model.config.get_text_config()
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if (
+        config._attn_implementation != "sdpa"
+        or _drops_out(model, config)
+        or (isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning)
+    ):
+        return False
+    expected = _probe(model, None)
+    base.set_attn_implementation(NAME)
+    found = _probe(model, plant(PROBE))
+    if expected is not None and found is not None:
+        difference, largest = (found - expected).abs().max(), expected.abs().max()
+        if difference <= PROBE_TOLERANCE * largest:
+            return True
+    base.set_attn_implementation("sdpa")
+    return False
+
+
+def longest_planted(model: "Model") -> float:
+    """The longest row that `model` may get in a forest: 0 until `use_forest_attention` has switched it."""
+    config = model.config.get_text_config()
+    return _window(config) if config._attn_implementation == NAME else 0
+
+
+def planted_where_possible(
+    model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS
+) -> list[MicroBatch[E]]:
+    """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise."""
+    longest = max(len(row.tokens) for example in examples for row in example.rows)
+    cut = forest_batches if longest <= longest_planted(model) else micro_batches
+    return cut(examples, token_budget)
+
+
+def _window(config: PretrainedConfig) -> float:
+    """Tokens that the model's most short-sighted layer sees."""
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((window for window in windows if window), default=math.inf)
+
+
+def _drops_out(model: nn.Module, config: PretrainedConfig) -> bool:
+    rates = [getattr(config, name, 0.0) for name in ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")]
+    return any(rates) or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+
+
+@torch.no_grad()
+def _probe(model: "Model", forest: Forest | None) -> Tensor | None:
+    """Logits after every token of every row of `PROBE`, (tokens, vocabulary); None when the model cannot be called so.
+
+    Every token, because one that looks at its neighbour in the sequence errs only where a row leaves its forerunner.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    try:
+        if forest is None:
+            rows = [torch.from_numpy(row.astype(np.int64)).to(device).unsqueeze(0) for row in PROBE]
+            return torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
+        ids = torch.from_numpy(forest.tokens.astype(np.int64)).to(device).unsqueeze(0)
+        logits: Tensor = model(input_ids=ids, use_cache=False, **forest_arguments(forest, ids)).logits[0]
+        return logits[torch.from_numpy(np.concatenate(forest.places)).to(device)].float()
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return None  # an architecture that this attention does not know: it trains the plain way
+    finally:
+        model.train(training)
+
+
+class _ForestAttention(torch.autograd.Function):
+    """softmax(scale · q kᵀ) v per block, heads of one key group together so that keys are never repeated."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, forest: Forest, scale: float) -> Tensor:
+        heads, tokens, _ = query.shape
+        output = query.new_empty(tokens, heads, value.shape[-1])
+        for queries, keys in _blocks(forest):
+            weights = _weights(query, key, queries, keys, scale)  # (groups, heads in group * queries, keys)
+            mixed = torch.bmm(weights, _gather(value, keys))
+            output[queries] = _by_token(mixed, queries)
+        ctx.save_for_backward(query, key, value)
+        ctx.forest, ctx.scale = forest, scale
+        return output  # (tokens, heads, width)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        scale = ctx.scale
+        groups = key.shape[0]
+        # Laid out like the projections that made them, (tokens, heads, width), for the products that follow.
+        by_query = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
+        by_key = torch.zeros(key.shape, dtype=torch.float32, device=key.device)
+        by_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
+        for queries, keys in _blocks(ctx.forest):
+            weights = _weights(query, key, queries, keys, scale)
+            by_output = _by_group(upstream[0][queries].transpose(0, 1), groups)
+            by_weights = torch.bmm(by_output, _gather(value, keys).transpose(1, 2))
+            by_logits = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
+            by_query[queries] = _by_token(torch.bmm(by_logits, _gather(key, keys)), queries).mul_(scale)
+            chosen = _by_group(query[:, queries], groups)
+            _scatter_add(by_key, torch.bmm(by_logits.transpose(1, 2), chosen), keys)
+            _scatter_add(by_value, torch.bmm(weights.transpose(1, 2), by_output), keys)
+        return by_query.transpose(0, 1), by_key.mul_(scale).to(key.dtype), by_value.to(value.dtype), None, None
+
+
+def _blocks(forest: Forest) -> list[tuple[slice, list[slice]]]:
+    """Blocks of queries and the stretches of keys that they see; the last stretch ends with the queries themselves."""
+    blocks = []
+    for segment in forest.segments:
+        before = [slice(ancestor.start, ancestor.end) for ancestor in segment.ancestors]
+        for start in range(segment.start, segment.end, BLOCK_QUERIES):
+            end = min(start + BLOCK_QUERIES, segment.end)
+            blocks.append((slice(start, end), [*before, slice(segment.start, end)]))
+    return blocks
+
+
+def _weights(query: Tensor, key: Tensor, queries: slice, keys: list[slice], scale: float) -> Tensor:
+    chosen = _by_group(query[:, queries], key.shape[0])  # (groups, heads in group * queries, width)
+    seen = _gather(key, keys).transpose(1, 2)  # (groups, width, keys)
+    logits = torch.baddbmm(chosen.new_empty(1, 1, 1), chosen, seen, beta=0, alpha=scale)
+    count = queries.stop - queries.start
+    own = logits.view(len(logits), -1, count, logits.shape[-1])[..., -count:]
+    own += _above_diagonal(count, own.dtype, own.device)
+    return torch.softmax(logits, -1)
+
+
+@functools.lru_cache(maxsize=BLOCK_QUERIES)
+def _above_diagonal(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Minus infinity above the diagonal, zero elsewhere, (count, count)."""
+    return torch.full((count, count), -torch.inf, dtype=dtype, device=device).triu(1)
+
+
+def _by_group(heads: Tensor, groups: int) -> Tensor:
+    """(heads, queries, width) → (groups, heads in group * queries, width)."""
+    return heads.reshape(groups, -1, heads.shape[-1])
+
+
+def _by_token(grouped: Tensor, queries: slice) -> Tensor:
+    """(groups, heads in group * queries, width) → (queries, heads, width)."""
+    count = queries.stop - queries.start
+    return grouped.view(-1, count, grouped.shape[-1]).transpose(0, 1)
+
+
+def _gather(states: Tensor, keys: list[slice]) -> Tensor:
+    return states[:, keys[0]] if len(keys) == 1 else torch.cat([states[:, part] for part in keys], 1)
+
+
+def _scatter_add(target: Tensor, values: Tensor, keys: list[slice]) -> None:
+    start = 0
+    for part in keys:
+        size = part.stop - part.start
+        target[:, part] += values[:, start : start + size]
+        start += size
