@@ -16,6 +16,8 @@ from tunesmith.training import forest_attention
 from tunesmith.training.batches import MicroBatch, Row, collate, forest_batches, plant_batch
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import longest_planted, planted_where_possible, use_forest_attention
+from tunesmith.training.objectives.dpo import Dpo
+from tunesmith.training.preference import Pair
 from tunesmith.training.token_loss import TokenLoss
 
 RELATIVE = 1e-6
@@ -132,3 +134,32 @@ def test_a_sliding_window_bounds_the_rows() -> None:
 
 def test_an_adapter_with_dropout_goes_the_plain_way() -> None:
     assert not use_forest_attention(attach(make_model(), AdapterSpec(dropout=0.1)))
+
+
+def test_a_pair_computes_its_prompt_once_and_learns_the_same() -> None:
+    numbers = np.random.default_rng(0)
+
+    def row(prompt: np.ndarray, tokens: int) -> Row:
+        whole = np.concatenate([prompt, numbers.integers(3, 96, tokens)]).astype(np.int32)
+        return Row(whole, np.arange(len(whole)) >= len(prompt))
+
+    prompts = [numbers.integers(3, 96, 25) for _ in range(4)]
+    pairs = [Pair(row(prompt, 7), row(prompt, 11), reference=(-20.0, -30.0)) for prompt in prompts]
+    model = with_adapter(build("llama")).double()
+    dpo = Dpo(model, loss_type="sigmoid", beta=0.1)
+
+    def run(batch: MicroBatch[Pair]) -> tuple[float, torch.Tensor]:
+        total = dpo.loss(batch).total
+        total.backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        model.zero_grad()
+        return total.item(), gradients
+
+    expected_loss, expected = run(collate(pairs))
+    use_fast_lora(model)
+    assert use_forest_attention(model)
+    (planted,) = forest_batches(pairs)
+    assert planted.input_ids.numel() == 4 * (25 + 7 + 11)
+    loss, gradients = run(planted)
+    assert loss == pytest.approx(expected_loss, rel=RELATIVE)
+    assert (gradients - expected).norm() <= RELATIVE * expected.norm()
