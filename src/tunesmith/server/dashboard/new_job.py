@@ -27,7 +27,6 @@ router = APIRouter(prefix=HOME, route_class=PageRoute)
 METHOD_LABELS = {
     "supervised": "Supervised: learn from good replies",
     "dpo": "DPO: learn from preferred and rejected replies",
-    "reinforcement": "Reinforcement: learn from a grader's score",
 }
 
 SHOWN_FILES = 200
