@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -193,6 +194,9 @@ class EarlyStoppingSpec(_Section):
     patience: Positive = 2
 
 
+Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
 class TrainingSpec(_Section):
     """How they learn. Defaults follow the field's typical ranges (see `TYPICAL_RANGES`)."""
 
@@ -210,6 +214,12 @@ class TrainingSpec(_Section):
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     eval_every: Positive | None = Field(None, description="steps between evaluations; null: each epoch, at least 4")
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
+    report_to: list[Tracker] = Field([], description="experiment trackers, beside events.jsonl: one name or several")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _epochs_or_steps(self) -> Self:

@@ -26,7 +26,15 @@ Form: TypeAlias = Literal["adapter", "merged", "gguf", "hosted"]
 """What the card lies beside: a PEFT adapter, plain weights, a GGUF file, or nothing: the model is at a provider."""
 
 _EMBEDDED_LICENSE = "apache-2.0"
-_ADAPTER_NAMES = {"lora": "LoRA"}
+_ADAPTER_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "prefix": "prefix-tuning", "prompt": "prompt-tuning"}
+_OBJECTIVES = {
+    "sft": "supervised learning",
+    "dpo": "direct preference optimization",
+    "reward": "learning a reward from preference pairs",
+    "grpo": "group-relative policy optimization",
+    "ppo": "proximal policy optimization",
+    "rlhf": "reinforcement learning from human feedback",
+}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LIBRARIES: dict[Form, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
 _RELATIONS: dict[Form, str] = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized", "hosted": "finetune"}
@@ -144,7 +152,8 @@ def _summary(spec: RunSpec, evaluation: Evaluation | None) -> str:
         else f"A {_ADAPTER_NAMES.get(spec.adapter.kind, spec.adapter.kind)} adapter"
     )
     verdict = f" {evaluation.verdicts[0].finding}" if evaluation is not None else ""
-    return f"{kind} of `{spec.model}`, fine-tuned by supervised learning with Tunesmith.{verdict}"
+    way = _OBJECTIVES[spec.objective.kind]
+    return f"{kind} of `{spec.model}`, fine-tuned by {way} with Tunesmith.{verdict}"
 
 
 def _results(evaluation: Evaluation | None) -> str:
@@ -206,9 +215,8 @@ def _training(run: RunFolder, spec: RunSpec) -> str:
     values = {
         "objective": spec.objective.kind,
         "adapter": spec.adapter.kind,
-        **({} if spec.adapter.kind == "full" else {"r": spec.adapter.r, "alpha": spec.adapter.alpha}),
-        **({} if spec.adapter.kind == "full" else {"dropout": spec.adapter.dropout, "targets": spec.adapter.targets}),
-        **spec.training.model_dump(exclude_none=True, exclude={"early_stopping", "checkpoint_every"}),
+        **spec.adapter.model_dump(exclude={"kind"}),
+        **spec.training.model_dump(exclude_none=True, exclude={"early_stopping", "checkpoint_every", "report_to"}),
     }
     rows = [f"| {name} | {value} |" for name, value in values.items()]
     start, end = _read_event(run, StartEvent), _read_event(run, EndEvent)

@@ -36,6 +36,7 @@ from tunesmith.training.objectives.make import learning_module, make_objective, 
 from tunesmith.training.precision import use_bf16
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
+from tunesmith.training.trackers import Trackers, must_have_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,6 +101,7 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
     """
     run = RunFolder(Path(spec.output))
     _check_output(run, spec, resume=resume)
+    must_have_trackers(spec.training.report_to)
     if isinstance(spec.objective, RlhfSpec):
         return _train_rlhf(run, spec, spec.objective, resume=resume, observer=observer)
     return _train(run, spec, kept=spec, resume=resume, observer=observer)
@@ -171,7 +173,11 @@ def _train(
             storage.write_text(*before)
         _write_start(run, kept, data)
         progress = Progress(rows_digest=data.digest)
-    with EventLog(run.events, observer, keep_bytes=progress.events_bytes) as log, polite_interrupts() as interrupted:
+    with (
+        Trackers(spec, run, observer) as told,
+        EventLog(run.events, told, keep_bytes=progress.events_bytes) as log,
+        polite_interrupts() as interrupted,
+    ):
         log.record(
             StartEvent(
                 step=progress.step,

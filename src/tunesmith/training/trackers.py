@@ -1,0 +1,105 @@
+"""Experiment trackers (`training.report_to`): each event that is on the disk is told to them too.
+
+They are Accelerate's, so a name means what it means everywhere else; the run's own record stays `events.jsonl`.
+A tracker that fails while training is switched off with a warning: hours of work are worth more than their picture.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tunesmith.errors import MissingDependencyError
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec
+from tunesmith.training.events import EvalEvent, Event, StepEvent
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
+Observer = Callable[[Event], None]
+
+log = logging.getLogger(__name__)
+
+
+class Trackers:
+    """An observer that passes each event on to `observer`, and its numbers to the trackers; a context manager."""
+
+    def __init__(self, spec: RunSpec, run: RunFolder, observer: Observer | None = None) -> None:
+        self._observer = observer
+        self._spec = spec
+        self._trackers = [_make(name, run) for name in spec.training.report_to]
+
+    def __enter__(self) -> Self:
+        for tracker in self._trackers:
+            tracker.start()
+            tracker.store_init_configuration(_flat(self._spec))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for tracker in self._trackers:
+            tracker.finish()
+
+    def __call__(self, event: Event) -> None:
+        """Tell the trackers and the observer of one event."""
+        numbers = _numbers(event)
+        if numbers:
+            for tracker in tuple(self._trackers):
+                try:
+                    tracker.log(numbers, step=getattr(event, "step", None))
+                except Exception as error:  # noqa: BLE001  # whatever a service's client raises
+                    log.warning("training.report_to: %s failed and is switched off: %s", tracker.name, error)
+                    self._trackers.remove(tracker)
+        if self._observer is not None:
+            self._observer(event)
+
+
+def must_have_trackers(names: Sequence[str]) -> None:
+    """Raise MissingDependencyError when a tracker's package is not installed."""
+    if not names:
+        return
+    from accelerate.tracking import get_available_trackers
+
+    available = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    missing = [name for name in names if name not in available]
+    if missing:
+        raise MissingDependencyError(f"training.report_to: {missing[0]} is not installed; pip install {missing[0]}")
+
+
+def _make(name: str, run: RunFolder) -> "GeneralTracker":
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    tracker = LOGGER_TYPE_TO_CLASS[name]
+    title = run.root.resolve().name
+    made: GeneralTracker = (
+        tracker(title, run.root / "trackers") if tracker.requires_logging_directory else tracker(title)
+    )
+    return made
+
+
+def _numbers(event: Event) -> dict[str, float]:
+    match event:
+        case StepEvent():
+            return {
+                "train/loss": event.loss,
+                "train/learning_rate": event.learning_rate,
+                "train/grad_norm": event.grad_norm,
+                "train/epoch": event.epoch,
+                "train/tokens_per_second": event.tokens / event.seconds if event.seconds else 0.0,
+                **{f"train/{name}": value for name, value in event.measures.items()},
+            }
+        case EvalEvent():
+            return {"eval/loss": event.loss, **{f"eval/{name}": value for name, value in event.measures.items()}}
+    return {}
+
+
+def _flat(spec: RunSpec) -> dict[str, bool | str | float | int]:
+    """The spec as trackers take it: one level, `training.learning_rate` and the like."""
+    flat: dict[str, bool | str | float | int] = {}
+    for section, values in spec.model_dump().items():
+        for key, value in values.items() if isinstance(values, dict) else [("", values)]:
+            name = f"{section}.{key}" if key else section
+            flat[name] = value if isinstance(value, bool | str | float | int) else str(value)
+    return flat

@@ -1,0 +1,69 @@
+"""Trackers are told what the event log holds, and never cost a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.errors import MissingDependencyError, SpecError
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec, parse_spec
+from tunesmith.training.events import EvalEvent, StepEvent
+from tunesmith.training.trackers import Trackers, must_have_trackers
+
+
+def spec(report_to: Any) -> RunSpec:
+    return parse_spec(
+        {"model": "embedded", "data": {"train": "x.jsonl"}, "training": {"report_to": report_to}, "output": "out"}
+    )
+
+
+STEP = StepEvent(1, 0.75, 2e-4, 1.5, 300, 40, 0.5, 0.1)
+
+
+def test_one_tracker_may_be_named_without_a_list() -> None:
+    assert spec("tensorboard").training.report_to == ["tensorboard"]
+    with pytest.raises(SpecError, match=r"training\.report_to"):
+        spec("paper")
+
+
+def test_tensorboard_gets_every_number_at_its_step(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, seen = RunFolder(tmp_path / "tickets"), []
+    with Trackers(spec("tensorboard"), run, seen.append) as told:
+        told(STEP)
+        told(EvalEvent(1, 0.5, 40, 0.1, True))
+    assert [type(event) for event in seen] == [StepEvent, EvalEvent]
+    written = EventAccumulator(str(run.root / "trackers" / "tickets")).Reload()
+    values = {tag: [(point.step, point.value) for point in written.Scalars(tag)] for tag in written.Tags()["scalars"]}
+    assert values["train/loss"] == [(1, 0.75)]
+    assert values["train/tokens_per_second"] == [(1, 600.0)]
+    assert values["eval/loss"] == [(1, 0.5)]
+
+
+def test_a_tracker_that_fails_is_switched_off_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard")
+    seen: list[Any] = []
+    with Trackers(spec("tensorboard"), RunFolder(tmp_path), seen.append) as told:
+
+        def fail(values: Any, step: int) -> None:
+            raise ConnectionError("no network")
+
+        told._trackers[0].log = fail
+        told(STEP)
+        told(STEP)
+    assert len(seen) == 2
+    assert [record.message for record in caplog.records].count(
+        "training.report_to: tensorboard failed and is switched off: no network"
+    ) == 1
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    must_have_trackers(["tensorboard"])
+    with pytest.raises(MissingDependencyError, match="wandb is not installed; pip install wandb"):
+        must_have_trackers(["tensorboard", "wandb"])
