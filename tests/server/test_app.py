@@ -53,6 +53,14 @@ def test_a_client_beyond_its_rate_is_told_to_wait(make_app: MakeApp) -> None:
     assert client.get("/healthz").status_code == 200
 
 
+def test_guessing_keys_is_limited_by_address(make_app: MakeApp, tmp_path: Path) -> None:
+    client = make_app(requests_per_minute=2)
+    wrong = {"authorization": "Bearer sk-ts-0-0"}
+    assert [client.get("/v1/models", headers=wrong).status_code for _ in range(4)] == [401, 401, 429, 429]
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 2
+    assert client.get("/v1/models").status_code == 200
+
+
 def test_an_upload_beyond_the_limit_leaves_nothing_behind(make_app: MakeApp, tmp_path: Path) -> None:
     client = make_app(max_upload_bytes=1000)
     row = b'{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}\n'

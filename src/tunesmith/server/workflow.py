@@ -172,8 +172,10 @@ class JobRunner(DBOSConfiguredInstance):
         storage.write_text(folder.spec, dump_spec(plan.spec))
         for number, warning in enumerate(plan.warnings):
             self._store.add_event(job.id, warning, level="warn", once=f"warning-{number}")
+        if not self._store.move_job(job.id, "queued", hyperparameters=plan.hyperparameters):
+            return False
         self._store.add_event(job.id, "Files validated, moving job to queued state", once="queued")
-        return self._store.move_job(job.id, "queued", hyperparameters=plan.hyperparameters)
+        return True
 
     def _input(self, job: JobRecord, file_id: str, param: str) -> Path | None:
         """The path of a job's file; None, with the job failed, when it cannot be trained on."""

@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 
 from tunesmith.server.auth import Caller, authenticate
 from tunesmith.server.errors import RequestError
+from tunesmith.server.limits import Allowance
 from tunesmith.server.service import Service
 
 
@@ -28,6 +29,7 @@ async def caller(request: Request, _documented: Annotated[object, Depends(_BEARE
     try:
         found = await run_in_threadpool(authenticate, parts.store, request.headers.get("authorization"))
     except RequestError:
+        _refuse_if_beyond(parts.limiter.take(f"refused {address}"))  # guessing is limited too, and fills no log
         await run_in_threadpool(
             parts.audit.record, "auth.refused", request.url.path, address=address, request=request.state.request_id
         )
@@ -35,13 +37,17 @@ async def caller(request: Request, _documented: Annotated[object, Depends(_BEARE
     allowance = parts.limiter.take(found.key_id)
     request.state.caller = found
     request.state.allowance = allowance
+    _refuse_if_beyond(allowance)
+    return found
+
+
+def _refuse_if_beyond(allowance: Allowance) -> None:
     if not allowance.allowed:
         raise RequestError(
             f"Rate limit reached: {allowance.limit} requests a minute; try again in {allowance.retry_after:.1f} s",
             status=429,
             code="rate_limit_exceeded",
         )
-    return found
 
 
 ServiceOf = Annotated[Service, Depends(service)]

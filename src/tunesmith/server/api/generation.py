@@ -18,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from tunesmith.errors import TunesmithError
 from tunesmith.server.auth import Caller
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator, Piece
@@ -151,21 +152,25 @@ async def collect(generator: Generator, requests: Sequence[GenerationRequest], c
             reply.tokens.append(piece.token)
             reply.finish = piece.finish
     if any(reply.finish is None for reply in replies):
-        raise RequestError("The client closed the connection", status=499, code="client_closed_request")
+        raise _gone()
     return replies
 
 
 async def server_sent_events(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     """`chunks` as server-sent events. The first is awaited here, so what fails at once has a proper status."""
-    first = await anext(chunks)
+    try:
+        first = await anext(chunks)
+    except StopAsyncIteration as error:
+        raise _gone() from error
 
     async def lines() -> AsyncIterator[bytes]:
         yield _event(first)
         try:
             async for chunk in chunks:
                 yield _event(chunk)
-        except RequestError as error:
-            yield _event(error.body())
+        except TunesmithError as error:
+            told = error if isinstance(error, RequestError) else RequestError(str(error))
+            yield _event(told.body())
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
@@ -230,6 +235,11 @@ class _Mailbox:
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, news)
         except RuntimeError:  # the loop has closed: nobody waits any more
             return
+
+
+def _gone() -> RequestError:
+    """Nobody reads this but the log: 499 is what nginx writes down for it."""
+    return RequestError("The client closed the connection", status=499, code="client_closed_request")
 
 
 def _event(body: dict[str, Any]) -> bytes:
