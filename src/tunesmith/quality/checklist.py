@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from tunesmith.quality.leakage import leakage
 from tunesmith.quality.outputs import OutputsCheck
 from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.provenance import ProvenanceCheck
-from tunesmith.quality.report import CheckReport
+from tunesmith.quality.report import CheckReport, Finding
 from tunesmith.quality.review import review, write_review
 from tunesmith.quality.rows import RowWriter
 from tunesmith.quality.semantic import SemanticDuplicates
@@ -54,6 +55,9 @@ BATCH_ROWS = 500
 
 WORKERS_FROM_ROWS = 4_000
 """Below this many rows one process is done before others have started."""
+
+COMPARING: frozenset[ProfileCheck] = frozenset({diversity, contradictions, duplicates, leakage})
+"""The checks whose judgement takes long."""
 
 
 def check(
@@ -96,12 +100,9 @@ def check(
     )
     if review_file is not None:
         write_review(rows, Path(review_file))
-    findings = tuple(
-        finding
-        for item in checklist
-        for finding in (item(profile) if callable(item) else item.findings(profile))
-        if len(rows) or finding.status != "pass"  # where there is no row, no row is good
-    )
+    judged = _judge(checklist, profile, workers or _cores())
+    # Where there is no row, no row is good.
+    findings = tuple(finding for finding in judged if len(rows) or finding.status != "pass")
     return CheckReport(
         files=paths,
         rows=len(rows),
@@ -181,6 +182,38 @@ def _run(reading: _Reading, checks: list[Observer[Any]], workers: int) -> RowTex
         for row_check, fact in zip(checks, facts, strict=True):
             row_check.add(fact)
     return writer.rows()
+
+
+def _judge(checklist: Sequence[RowCheck[Any] | ProfileCheck], profile: Profile, workers: int) -> list[Finding]:
+    """What every check says, in their order; those that compare rows side by side, where there is much to compare."""
+    apart = [item for item in checklist if callable(item) and item in COMPARING]
+    if workers == 1 or len(profile.rows) < WORKERS_FROM_ROWS or sys.platform != "linux":
+        apart = []
+    # Forked, a judge sees the spilled rows without a copy of them being sent.
+    with (
+        ProcessPoolExecutor(workers, get_context("fork"), _share_profile, (profile,))
+        if apart
+        else nullcontext() as pool
+    ):
+        waiting = {item: pool.submit(_judge_shared, item) for item in apart} if pool is not None else {}
+        findings: list[Finding] = []
+        for item in checklist:
+            if not callable(item):
+                findings += item.findings(profile)
+            else:
+                findings += waiting[item].result() if item in waiting else item(profile)
+    return findings
+
+
+_shared_profile: list[Profile] = []
+
+
+def _share_profile(profile: Profile) -> None:
+    _shared_profile[:] = [profile]
+
+
+def _judge_shared(item: ProfileCheck) -> tuple[Finding, ...]:
+    return item(_shared_profile[0])
 
 
 def _observe(checks: Sequence[Observer[Any]], start: int, batch: Sequence[Conversation]) -> list[Any]:

@@ -36,6 +36,11 @@ class SpilledTexts(Sequence[str]):
         self._file.write(b"".join(encoded))
         self._unwritten = True
 
+    def flush(self) -> None:
+        """Put all texts on the disk; a process forked before that would hold some of them in a buffer of its own."""
+        self._file.flush()
+        self._unwritten = False
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 
@@ -61,8 +66,7 @@ class SpilledTexts(Sequence[str]):
 
     def _bytes(self, start: int, end: int) -> bytes:
         if self._unwritten:
-            self._file.flush()
-            self._unwritten = False
+            self.flush()
         if hasattr(os, "pread"):  # reads at a place of its own, so that forked workers do not disturb each other
             return os.pread(self._file.fileno(), end - start, start)
         self._file.seek(start)
@@ -99,6 +103,8 @@ class RowWriter:
 
     def rows(self) -> RowTexts:
         """All rows gathered."""
+        for texts in (self._inputs, self._outputs):
+            texts.flush()
         return RowTexts(
             inputs=self._inputs,
             outputs=self._outputs,
