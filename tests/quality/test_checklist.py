@@ -138,3 +138,10 @@ def test_rows_of_several_formats_are_a_finding_with_the_command_that_makes_them_
     write(tmp_path / "b.jsonl", [chat(f"Other {n}?", f"Reply {n}.") for n in range(30)], format="alpaca")
     finding = one(tunesmith.check([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]), "format", "2 formats")
     assert "data convert" in str(finding.command)
+
+
+def test_judging_side_by_side_gives_the_same_report(monkeypatch: pytest.MonkeyPatch, report: CheckReport) -> None:
+    monkeypatch.setattr("tunesmith.quality.checklist.WORKERS_FROM_ROWS", 100)
+    monkeypatch.setattr("tunesmith.quality.checklist.BATCH_ROWS", 50)
+    beside = tunesmith.check([sample("dirty")], eval_file=sample("tickets"))
+    assert beside.findings == report.findings

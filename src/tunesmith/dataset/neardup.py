@@ -48,7 +48,7 @@ TEMPLATE_SAMPLE = 500
 CHUNK = 128
 """Texts per unit of work: about a megabyte of shingles, which stays in the cache."""
 
-STARTS_AT_ONCE = 4_096
+STARTS_AT_ONCE = 512
 """Chunks handed to the workers together, so that a large set's sketches do not queue up in memory."""
 
 PARALLEL_FROM = 20_000

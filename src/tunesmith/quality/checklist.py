@@ -56,6 +56,9 @@ BATCH_ROWS = 500
 WORKERS_FROM_ROWS = 4_000
 """Below this many rows one process is done before others have started."""
 
+APART_UP_TO_ROWS = 2_000_000
+"""Above this many rows the judges take turns: each needs about 100 bytes a row while it sorts."""
+
 COMPARING: frozenset[ProfileCheck] = frozenset({diversity, contradictions, duplicates, leakage})
 """The checks whose judgement takes long."""
 
@@ -187,7 +190,7 @@ def _run(reading: _Reading, checks: list[Observer[Any]], workers: int) -> RowTex
 def _judge(checklist: Sequence[RowCheck[Any] | ProfileCheck], profile: Profile, workers: int) -> list[Finding]:
     """What every check says, in their order; those that compare rows side by side, where there is much to compare."""
     apart = [item for item in checklist if callable(item) and item in COMPARING]
-    if workers == 1 or len(profile.rows) < WORKERS_FROM_ROWS or sys.platform != "linux":
+    if workers == 1 or not WORKERS_FROM_ROWS <= len(profile.rows) <= APART_UP_TO_ROWS or sys.platform != "linux":
         apart = []
     # Forked, a judge sees the spilled rows without a copy of them being sent.
     with (
