@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from test_train import make_spec
 
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent, read_events
+from tunesmith.training.run import train
 from tunesmith.training.signals import Curves, judge_curves, live_signals, read_curves
 
 
@@ -107,3 +109,12 @@ def test_a_log_knows_what_was_kept_of_an_earlier_start(tmp_path: Path) -> None:
 
 def test_a_missing_event_log_has_no_events(tmp_path: Path) -> None:
     assert read_events(tmp_path / "events.jsonl") == []
+
+
+def test_a_run_records_what_it_shows_beside_its_steps_and_tells_the_observer(tickets: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    training = {"steps": 2, "epochs": None}
+    result = train(make_spec(tickets, tmp_path / "run", data={"holdout": 0}, training=training), observer=seen.append)
+    kinds = [type(event).__name__ for event in read_events(result.run.events)]
+    assert kinds == ["StartEvent", "StepEvent", "VerdictEvent", "StepEvent", "EndEvent"]
+    assert seen == read_events(result.run.events)
