@@ -98,7 +98,7 @@ class OutOfMemoryAbove(Sft):
         return super().loss(batch)
 
 
-def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches() -> None:
+def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(caplog: pytest.LogCaptureFixture) -> None:
     rows = make_rows(16)
     model, roomy = make_model(), make_model()
     engine = make_engine(model)
@@ -107,6 +107,7 @@ def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches() -> None:
     outcome = engine.step(rows, step=0, learning_rate=1e-3)
     assert outcome.loss == pytest.approx(expected.loss, abs=1e-6)
     assert outcome.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    assert "out of memory on cpu: going on with micro-batches of at most" in caplog.text
 
 
 def test_a_row_that_fits_nowhere_is_an_error_that_says_what_to_change() -> None:

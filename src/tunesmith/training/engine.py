@@ -6,6 +6,7 @@ Everything random in a step (dropout, rollouts) comes from (seed, step), so a re
 """
 
 import contextlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, 
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
+
+log = logging.getLogger(__name__)
 
 EXPLODED = 1e4
 """Gradient norms above this many times `max_grad_norm` are not clipped but end the run: their direction is noise."""
@@ -171,6 +174,11 @@ class Engine:
                 "lower training.max_length, use adapter.kind: lora or a smaller model"
             ) from error
         self._token_budget //= 2
+        log.warning(
+            "out of memory on %s: going on with micro-batches of at most %s tokens, which changes no result",
+            self._device,
+            f"{self._token_budget:,}",
+        )
         self._optimizer.zero_grad()
         torch.cuda.empty_cache()
 

@@ -34,6 +34,9 @@ PROBE = tuple(np.array([*range(12), *own], dtype=np.int32) for own in ([1, 2, 3]
 PROBE_TOLERANCE = 0.05
 """Of the largest logit: bf16 rounding stays below it, a token that sees the wrong ones does not."""
 
+GPU_SHARE = 0.5
+"""Of the rows' tokens that a forest may compute to be worth its many small products on a GPU; a cautious guess."""
+
 BLOCK_QUERIES = 128
 """Queries of one block: a block's keys end where its queries do, so smaller blocks compute less above the diagonal."""
 
@@ -109,10 +112,18 @@ def longest_planted(model: "Model") -> float:
 def planted_where_possible(
     model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS
 ) -> list[MicroBatch[E]]:
-    """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise."""
+    """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise.
+
+    A GPU's fused attention is given up only where half of the tokens need not be computed.
+    """
     longest = max(len(row.tokens) for example in examples for row in example.rows)
-    cut = forest_batches if longest <= longest_planted(model) else micro_batches
-    return cut(examples, token_budget)
+    if longest > longest_planted(model):
+        return micro_batches(examples, token_budget)
+    planted = forest_batches(examples, token_budget)
+    computed = sum(batch.input_ids.numel() for batch in planted)
+    if model.device.type != "cpu" and computed > GPU_SHARE * sum(batch.tokens for batch in planted):
+        return micro_batches(examples, token_budget)
+    return planted
 
 
 def _window(config: PretrainedConfig) -> float:
