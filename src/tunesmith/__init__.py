@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunesmith.api import bench, chat, check, compare, eject, evaluate, export, plan, train
+    from tunesmith.api import advise, bench, chat, check, compare, eject, evaluate, export, plan, train
     from tunesmith.walkthrough import demo
 
 # Where bitsandbytes is installed, PEFT and Accelerate import it, and it notes on every start that it lacks a kernel.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-__all__ = ["bench", "chat", "check", "compare", "demo", "eject", "evaluate", "export", "plan", "train"]
+__all__ = ["advise", "bench", "chat", "check", "compare", "demo", "eject", "evaluate", "export", "plan", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ from tunesmith.spec import RunSpec, load_spec
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tunesmith.advice.result import Advice, Needs
     from tunesmith.dataset.conversation import Conversation
     from tunesmith.evaluation.human.results import HumanResults
     from tunesmith.evaluation.result import Evaluation
@@ -71,6 +72,40 @@ def row(file: str | Path, number: int) -> Conversation:
     if chosen is None:
         raise DataError(f"--row {number}: {file} has fewer readable rows; list its mistakes with: tunesmith data check")
     return chosen
+
+
+def advise(
+    data: str | Path,
+    model: str,
+    *,
+    docs: str | Path | None = None,
+    endpoint: str | None = None,
+    rows: int = 100,
+    target: float | None = None,
+    needs: Needs | None = None,
+    prices: str | Path | None = None,
+    tell: Callable[[str], None] = lambda stage: None,
+) -> Advice:
+    """Measure what prompts, examples and retrieval do for `data` with the base `model`, and say whether to fine-tune.
+
+    `docs` is a document or a folder of them; `endpoint` the base URL of an OpenAI-compatible server that has `model`
+    (its key is read from `OPENAI_API_KEY`); `rows` how many held-out rows to measure on; `target` the score that is
+    good enough; `needs` what cannot be measured; `prices` a price table of one's own. `tell` hears of each stage.
+    Raises DataError, ModelError, SpecError or MissingDependencyError.
+    """
+    from tunesmith.advice.advise import Asked
+    from tunesmith.advice.advise import advise as find_advice
+    from tunesmith.advice.responders import Endpoint, LocalModel
+    from tunesmith.advice.result import Needs
+    from tunesmith.advice.retrieval import read_passages
+    from tunesmith.dataset.read import load
+    from tunesmith.settings import load_settings
+
+    questions = load(data)
+    passages = [] if docs is None else read_passages(docs)
+    asked = Asked(rows, target, needs or Needs(), None if prices is None else Path(prices))
+    responder = LocalModel(model) if endpoint is None else Endpoint(endpoint, model, load_settings().api_key)
+    return find_advice(questions, model, responder, passages=passages, asked=asked, tell=tell)
 
 
 def plan(data: str | Path, model: str, *, gpu: str | None = None) -> Plan:

@@ -30,6 +30,7 @@ def imported_by(*arguments: str) -> set[str]:
             for verb in (
                 "demo",
                 "data",
+                "advise",
                 "plan",
                 "train",
                 "evaluate",
@@ -58,7 +59,7 @@ def test_importing_the_package_gives_the_verbs_and_imports_nothing_heavy() -> No
     assert {name.partition(".")[0] for name in done.stdout.split()}.isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("verb", ["chat", "check", "compare", "demo", "evaluate", "export", "plan", "train"])
+@pytest.mark.parametrize("verb", ["advise", "chat", "check", "compare", "demo", "evaluate", "export", "plan", "train"])
 def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_imported(verb: str) -> None:
     program = (
         "import pkgutil, importlib, tunesmith\n"

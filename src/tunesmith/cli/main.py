@@ -15,6 +15,7 @@ from tunesmith.errors import TunesmithError
 COMMANDS = {
     "demo": ("tunesmith.cli.demo", "The whole workflow on the embedded model and sample data."),
     "data": ("tunesmith.cli.data", "Check, clean, convert, split and look at data sets."),
+    "advise": ("tunesmith.cli.advise", "Should this be fine-tuned: prompt, few-shot and retrieval measured first."),
     "plan": ("tunesmith.cli.plan", "Memory, cost and hyperparameters for a data set and a model."),
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),

@@ -48,8 +48,20 @@ class Cost(Struct, frozen=True):
     source: str
 
 
+class CallPrice(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a hosted model's calls cost where nothing is trained."""
+
+    provider: str
+    model: str
+    input_per_million_tokens: float
+    output_per_million_tokens: float
+    as_of: str
+    source: str
+
+
 class _Table(Struct, frozen=True, forbid_unknown_fields=True):
-    price: tuple[Price, ...]
+    price: tuple[Price, ...] = ()
+    inference: tuple[CallPrice, ...] = ()
 
 
 def load_prices(override: Path | None = None) -> tuple[Price, ...]:
@@ -57,13 +69,13 @@ def load_prices(override: Path | None = None) -> tuple[Price, ...]:
 
     Raises SpecError naming the file and the key when it is not such a table.
     """
-    rows = _decode(files("tunesmith.planning").joinpath("prices.toml").read_bytes(), "prices.toml")
-    if override is not None:
-        try:
-            own = override.read_bytes()
-        except OSError as error:
-            raise SpecError(f"{override}: cannot read the price table: {error.strerror}") from error
-        rows |= _decode(own, str(override))
+    rows = {(row.provider, row.model): row for table in _tables(override) for row in table.price}
+    return tuple(rows.values())
+
+
+def load_call_prices(override: Path | None = None) -> tuple[CallPrice, ...]:
+    """The prices of calls, with those of the TOML file `override` put in place; see `load_prices`."""
+    rows = {(row.provider, row.model): row for table in _tables(override) for row in table.inference}
     return tuple(rows.values())
 
 
@@ -116,9 +128,19 @@ def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float) 
     )
 
 
-def _decode(table: bytes, name: str) -> dict[tuple[str, str], Price]:
+def _tables(override: Path | None) -> list[_Table]:
+    built_in = _decode(files("tunesmith.planning").joinpath("prices.toml").read_bytes(), "prices.toml")
+    if override is None:
+        return [built_in]
     try:
-        rows = msgspec.toml.decode(table, type=_Table).price
+        own = override.read_bytes()
+    except OSError as error:
+        raise SpecError(f"{override}: cannot read the price table: {error.strerror}") from error
+    return [built_in, _decode(own, str(override))]
+
+
+def _decode(table: bytes, name: str) -> _Table:
+    try:
+        return msgspec.toml.decode(table, type=_Table)
     except msgspec.DecodeError as error:
         raise SpecError(f"{name}: not a price table: {error}") from error
-    return {(price.provider, price.model): price for price in rows}

@@ -1,0 +1,1 @@
+"""Should this be fine-tuned at all: prompt, examples and retrieval measured first, then the decision."""
