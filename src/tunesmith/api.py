@@ -108,12 +108,27 @@ def advise(
     return find_advice(questions, model, responder, passages=passages, asked=asked, tell=tell)
 
 
-def plan(data: str | Path, model: str, *, gpu: str | None = None) -> Plan:
-    """Memory per method, cost per provider and hyperparameters for fine-tuning `model` on `data`."""
+def plan(
+    data: str | Path,
+    model: str,
+    *,
+    gpu: str | None = None,
+    exact: bool = False,
+    prices: str | Path | None = None,
+) -> Plan:
+    """Memory per method, cost per provider and hyperparameters for fine-tuning `model` on `data`.
+
+    `exact` also traces a training step on fake tensors, in seconds to minutes; `prices` is a price table of one's own.
+    """
     from tunesmith.dataset.read import load
     from tunesmith.planning.plan import make_plan
 
-    return make_plan(load(data), model, gpu=gpu)
+    made = make_plan(load(data), model, gpu=gpu, prices=None if prices is None else Path(prices))
+    if exact:
+        from tunesmith.training.memory_trace import with_traced_peaks
+
+        return with_traced_peaks(made)
+    return made
 
 
 def train(spec: RunSpec | str | Path, *, resume: bool = False, observer: TrainObserver | None = None) -> RunResult:

@@ -18,14 +18,18 @@ from tunesmith.spec import dump_spec
 @click.option("--model", required=True, help="`embedded`, a model folder, or a hub id.")
 @click.option("--gpu", help='Does it fit on this one? For example "A100 80GB".')
 @click.option("--write", "spec_file", metavar="RUN.YAML", help="Write the run spec that follows the plan.")
+@click.option("--exact", is_flag=True, help="Also trace a training step, without weights; takes up to minutes.")
+@click.option("--prices", metavar="TOML", help="Your own prices, over the built-in table.")
 @json_option
-def command(data: str, model: str, gpu: str | None, spec_file: str | None, as_json: bool) -> None:
+def command(
+    data: str, model: str, gpu: str | None, spec_file: str | None, exact: bool, prices: str | None, as_json: bool
+) -> None:
     """Say what fine-tuning MODEL on DATA needs: memory per method, cost, hyperparameters with their reasons.
 
     \b
     Example:  tunesmith plan tickets.jsonl --model embedded --write run.yaml
     """
-    plan = api.plan(data, model, gpu=gpu)
+    plan = api.plan(data, model, gpu=gpu, exact=exact, prices=prices)
     if spec_file is not None:
         write_spec(Path(spec_file), plan, data)
     if as_json:

@@ -1,9 +1,9 @@
 """How much memory a method needs: the field's rule of thumb, and an analytic count from the architecture alone.
 
-The count adds what autograd keeps for a Llama-like block (checked in the tests against what PyTorch saves, to the
-byte) to weights, gradients, optimizer state and the head's logits, for the engine's own way of training: full
-fine-tuning wholly in the run's precision, adapters in fp32, logits in chunks over supervised tokens only.
-It costs microseconds; other block designs (mixtures of experts, state spaces) are approximated.
+The count follows one optimizer step of the engine through its three fullest moments: the head's logits, the backward
+pass of a layer, and the gradient of the embedding. What autograd keeps for a Llama-like block is counted tensor by
+tensor; `benchmarks/memory.py` holds the result against what the allocator gave. It costs microseconds; other block
+designs (mixtures of experts, state spaces) are approximated, `plan --exact` traces them.
 """
 
 from typing import Literal
@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from tunesmith.planning.shapes import ModelShape
 
-Method = Literal["full", "lora", "qlora"]
+Method = Literal["full", "lora", "qlora", "prefix", "prompt", "dpo", "grpo", "ppo"]
+"""Adapters under supervised fine-tuning; `dpo`, `grpo` and `ppo` (RLHF) train a LoRA adapter."""
+
 Precision = Literal["fp32", "bf16"]
 
 RULE_OF_THUMB: dict[Method, tuple[tuple[float, float], ...]] = {
@@ -41,8 +43,19 @@ LARGEST_MICRO_BATCH = 64
 """Where looking for more ends: larger micro-batches no longer make a GPU faster."""
 
 
+VIRTUAL_TOKENS = 20
+"""Of prefix and prompt tuning; PEFT's examples use about so many."""
+
+COMPLETIONS = 8
+"""Replies sampled for each prompt by GRPO and PPO (TRL's default)."""
+
+
 class Memory(Struct, frozen=True):
-    """Bytes at the peak of a training step; `logits` and `temporary` peak at different moments."""
+    """Bytes at the fullest moments of a training step.
+
+    `activations` are held from the forward pass on; `logits` come on top while the head runs, `temporary` in the
+    backward pass of a layer. `update` is the gradient of the embedding, made when the activations are gone.
+    """
 
     weights: int
     gradients: int
@@ -50,15 +63,20 @@ class Memory(Struct, frozen=True):
     activations: int
     logits: int
     temporary: int
+    update: int = 0
 
     @property
     def total(self) -> int:
-        """The peak: everything held throughout, and the larger of the two momentary parts."""
-        return self.weights + self.gradients + self.optimizer + self.activations + max(self.logits, self.temporary)
+        """The peak: everything held throughout, and the largest of the momentary parts."""
+        held = self.weights + self.gradients + self.optimizer
+        return held + max(self.activations + max(self.logits, self.temporary), self.update)
 
 
 class Workload(Struct, frozen=True):
-    """What one forward and backward pass holds: `rows` of `length` tokens, a share of which is supervised."""
+    """What one forward and backward pass holds: `rows` of `length` tokens, a share of which is supervised.
+
+    `ranks` GPUs share weights, gradients and optimizer state (FSDP, fully sharded); `rows` are those of one of them.
+    """
 
     rows: int
     length: int
@@ -66,6 +84,7 @@ class Workload(Struct, frozen=True):
     precision: Precision = "bf16"
     rank: int = 16
     checkpointing: bool = False
+    ranks: int = 1
 
     @property
     def tokens(self) -> int:
@@ -73,8 +92,13 @@ class Workload(Struct, frozen=True):
         return self.rows * self.length
 
 
-def rule_of_thumb(method: Method, parameters: int) -> float:
-    """GB by the field's rule of thumb: its table, straight lines between the rows, in proportion outside them."""
+def rule_of_thumb(method: Method, parameters: int) -> float | None:
+    """GB by the field's rule of thumb: its table, straight lines between the rows, in proportion outside them.
+
+    None for the methods that the table does not have.
+    """
+    if method not in RULE_OF_THUMB:
+        return None
     sizes, gigabytes = zip(*RULE_OF_THUMB[method], strict=True)
     billions = parameters / 1e9
     if billions < sizes[0]:
@@ -84,23 +108,57 @@ def rule_of_thumb(method: Method, parameters: int) -> float:
     return float(np.interp(billions, sizes, gigabytes))
 
 
+def trainable_parameters(shape: ModelShape, method: Method, rank: int = 16) -> int:
+    """Parameters that learn."""
+    match method:
+        case "full":
+            return shape.parameters
+        case "prefix":
+            return VIRTUAL_TOKENS * 2 * shape.layers * shape.kv_width  # keys and values in front of every layer's
+        case "prompt":
+            return VIRTUAL_TOKENS * shape.hidden
+        case _:
+            return shape.lora_parameters(rank)
+
+
 def estimate(shape: ModelShape, method: Method, work: Workload) -> Memory:
-    """Peak memory of one training step of `method`, in bytes per part."""
-    width = 4 if work.precision == "fp32" else 2
-    trainable = shape.parameters if method == "full" else shape.lora_parameters(work.rank)
-    trained_width = width if method == "full" else 4  # the adapter's parameters stay in fp32
-    layer = activation_bytes(shape, method, work.precision, work.rank) * work.tokens
-    if work.checkpointing:  # each layer's input is kept; one layer at a time is recomputed
-        activations = shape.layers * shape.hidden * width * work.tokens + layer
+    """Peak memory of one training step of `method`, in bytes per part, on each of the GPUs."""
+    match method:
+        case "prompt":  # virtual tokens stand in front of every row
+            work = msgspec.structs.replace(work, length=work.length + VIRTUAL_TOKENS)
+        case "dpo":  # a row is two: the chosen and the rejected reply
+            work = msgspec.structs.replace(work, rows=2 * work.rows)
+    memory = _step(shape, method, work)
+    if method in ("grpo", "ppo"):
+        memory = msgspec.structs.replace(memory, update=_rollout_bytes(shape, work))
+    if method == "ppo":  # the reward model, as large as the policy, stays beside it
+        memory = msgspec.structs.replace(memory, weights=memory.weights + shape.parameters * _width(work))
+    return memory if work.ranks == 1 else _sharded(memory, shape, method, work)
+
+
+def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
+    trainable, tokens = trainable_parameters(shape, method, work.rank), work.tokens
+    layer = activation_bytes(shape, method, work.precision, work.rank) * tokens
+    if shape.eager:  # capped scores in the run's precision, attention weights in fp32 and cast back
+        layer += 8 * shape.heads * work.length * tokens
+    casts = _cast_bytes(shape, method, work)
+    ends = _end_bytes(shape, method, work)
+    backward = _backward_bytes(shape, method, work)
+    logits = _logit_bytes(shape, method, work)
+    if work.checkpointing:  # each layer's input is kept; one layer at a time is computed again
+        activations = shape.layers * shape.hidden * _residual_width(method, work) * tokens + ends
+        backward += layer + casts // shape.layers
+        logits = max(logits, casts + _forward_logit_bytes(shape, method, work))  # the casts last through the forward
     else:
-        activations = shape.layers * layer
+        activations = shape.layers * layer + casts + ends
     return Memory(
-        weights=_weight_bytes(shape, method, width),
-        gradients=trainable * trained_width,
-        optimizer=2 * trainable * trained_width,  # AdamW: two moments
+        weights=_weight_bytes(shape, method, work) + (0 if method == "full" else 4 * trainable),
+        gradients=4 * trainable,  # parameters that learn are fp32, whatever the precision
+        optimizer=8 * trainable,  # AdamW: two moments
         activations=activations,
-        logits=_logit_bytes(shape, method, width, round(work.tokens * work.supervised_share)),
-        temporary=_temporary_bytes(shape, method, width, work.tokens),
+        logits=logits,
+        temporary=backward,
+        update=4 * shape.vocabulary * shape.hidden * (1 + shape.tied) if method == "full" else 0,
     )
 
 
@@ -110,16 +168,24 @@ def activation_bytes(shape: ModelShape, method: Method, precision: Precision, ra
     After Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), counted anew for gated blocks with RMS norms.
     """
     width = 4 if precision == "fp32" else 2
-    norms = 2 * (4 * shape.hidden + 4)  # RMS norms compute in fp32 and keep their input and its scale
+    norms = 4 * shape.norm_width + 8  # RMS norms compute in fp32 and keep their input and its scale
     attention = width * 2 * (shape.query_width + shape.kv_width) + 4 * shape.heads  # q, k, v, output; log-sum-exp
     mlp = 3 * width * shape.ffn_width  # gate, its activation, up
-    inputs = width * (2 * shape.hidden + shape.ffn_width)  # of q/k/v, of gate/up, of down
+    frozen = norms + attention + mlp
+    if shape.fused:  # the value is a view that keeps query and key as they were before rotation
+        frozen += width * (shape.query_width + shape.kv_width)
+    if method in ("prefix", "prompt"):
+        return frozen  # a product with a frozen matrix keeps nothing
     if method == "full":
-        return norms + 2 * width * shape.hidden + attention + mlp + inputs  # a trained norm keeps its output too
-    low_rank = 4 * rank * shape.linear_layers // shape.layers
-    if width == 2:  # PEFT casts each adapted layer's input to the adapter's fp32, every time anew
-        inputs = 4 * shape.linear_inputs // shape.layers
-    return norms + attention + mlp + inputs + low_rank
+        normed = 4 * shape.norm_width  # a trained norm keeps what it scales
+        if width == 4:
+            return frozen + normed + width * (2 * shape.hidden + shape.ffn_width)
+        # Under autocast each of q, k, v and gate, up casts the norm's output for itself.
+        return frozen + normed + width * (5 * shape.hidden + shape.ffn_width)
+    low_rank = width * rank * shape.linear_layers // shape.layers
+    if width == 2:  # PEFT casts each adapted layer's input for itself
+        return frozen + low_rank + 2 * shape.linear_inputs // shape.layers
+    return frozen + low_rank + width * (2 * shape.hidden + shape.ffn_width)  # of q/k/v, of gate/up, of down
 
 
 def usable_bytes(gpu_gib: float) -> int:
@@ -138,20 +204,92 @@ def largest_micro_batch(shape: ModelShape, method: Method, work: Workload, gpu_g
     return fitting
 
 
-def _weight_bytes(shape: ModelShape, method: Method, width: int) -> int:
+def _width(work: Workload) -> int:
+    return 4 if work.precision == "fp32" else 2
+
+
+def _residual_width(method: Method, work: Workload) -> int:
+    """Bytes of a number in the residual stream: fp32 where the embedding is."""
+    return 4 if method == "full" else _width(work)
+
+
+def _weight_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    if method == "full":
+        return 4 * shape.parameters
     if method != "qlora":
-        return shape.parameters * width
-    return round(shape.linear_weights * NF4_BITS / 8) + (shape.parameters - shape.linear_weights) * width
+        return shape.parameters * _width(work)
+    return round(shape.linear_weights * NF4_BITS / 8) + (shape.parameters - shape.linear_weights) * _width(work)
 
 
-def _logit_bytes(shape: ModelShape, method: Method, width: int, supervised: int) -> int:
-    """The head's output in the run's precision and in fp32, and what its backward adds; the hidden states' gradient."""
-    logits = min(supervised * shape.vocabulary, max(CHUNK_LOGITS, shape.vocabulary))
-    copies = width + 4 + (4 + width if method == "full" else width)
-    return logits * copies + supervised * shape.hidden * width
+def _cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Autocast's bf16 copies of fp32 weights, kept for the backward pass."""
+    if work.precision == "fp32":
+        return 0
+    return 2 * (shape.linear_weights if method == "full" else trainable_parameters(shape, method, work.rank))
 
 
-def _temporary_bytes(shape: ModelShape, method: Method, width: int, tokens: int) -> int:
-    """The widest moment of a layer's backward pass: three feed-forward gradients beside the residual stream's."""
-    gradients = tokens * width * (3 * shape.ffn_width + 2 * shape.hidden)
+def _end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Kept past the last layer: the final norm's input and output, and the hidden states that the head reads."""
+    width = _residual_width(method, work)
+    norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
+    return norm + _supervised(work) * shape.hidden * width
+
+
+def _chunk(shape: ModelShape, work: Workload) -> int:
+    """Logits that the engine's loss holds at once."""
+    return min(_supervised(work) * shape.vocabulary, max(CHUNK_LOGITS, shape.vocabulary))
+
+
+def _forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Logits in fp32 with a copy (log-sum-exp's or log-softmax); a frozen head's loss makes its gradient here, too."""
+    logits = 8 * _chunk(shape, work)
+    if method != "full":
+        return logits + _supervised(work) * shape.hidden * _width(work)
+    return logits + (2 * shape.vocabulary * shape.hidden if work.precision == "bf16" else 0)
+
+
+def _logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """The fuller of the head's two passes."""
+    if method != "full":
+        return _forward_logit_bytes(shape, method, work)
+    logits, width = _chunk(shape, work), _width(work)
+    matrix = shape.vocabulary * shape.hidden
+    casts = 2 * matrix if width == 2 else 0
+    own = 4 * logits + 4 * matrix if width == 4 else 6 * matrix  # the matrix' own gradient, and its cast to fp32
+    return max(casts + 12 * logits, own)  # log-softmax, its gradient and the logits' gradient
+
+
+def _backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """The widest moment of a layer's backward pass: feed-forward gradients beside the residual stream's."""
+    width = _width(work)
+    wide = 1 if width == 4 else 3  # in bf16 gradients are cast to and fro
+    gradients = work.tokens * (wide * width * shape.ffn_width + 2 * _residual_width(method, work) * shape.hidden)
+    if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
+        gradients += 4 * shape.vocabulary * shape.hidden
     return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
+
+
+def _rollout_bytes(shape: ModelShape, work: Workload) -> int:
+    """Sampling replies: keys and values of all rows in all layers, and one token's logits a row."""
+    rows = max(work.rows, COMPLETIONS)
+    cache = rows * work.length * 2 * shape.kv_width * shape.layers * _width(work)
+    return cache + rows * shape.vocabulary * 8
+
+
+def _sharded(memory: Memory, shape: ModelShape, method: Method, work: Workload) -> Memory:
+    """On each of `work.ranks` GPUs: a share of what is held, and two layers at once gathered whole (FSDP2)."""
+    held = (memory.weights, memory.gradients, memory.optimizer)
+    weights, gradients, optimizer = (-(-part // work.ranks) for part in held)
+    layer = shape.linear_weights // shape.layers * (4 if method == "full" else _width(work))
+    return msgspec.structs.replace(
+        memory,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=memory.activations + 2 * layer,  # the one that computes and the one fetched ahead
+        temporary=memory.temporary + (layer if method == "full" else 0),  # its gradient before it is scattered
+    )
+
+
+def _supervised(work: Workload) -> int:
+    return max(1, round(work.tokens * work.supervised_share))

@@ -49,6 +49,10 @@ def shape_by_building(config: dict[str, Any], name: str) -> ModelShape:
         linear_outputs=sum(outputs for outputs, _ in linear),
         linear_weights=sum(outputs * inputs for outputs, inputs in linear),
         largest_matrix=max(outputs * inputs for outputs, inputs in linear),
+        norm_width=2 * text.hidden_size,
+        fused=False,
+        eager=False,
+        tied=head.weight is model.get_input_embeddings().weight,
     )
 
 

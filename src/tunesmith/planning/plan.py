@@ -24,6 +24,7 @@ from tunesmith.planning.memory import (
     estimate,
     largest_micro_batch,
     rule_of_thumb,
+    trainable_parameters,
     usable_bytes,
 )
 from tunesmith.planning.shapes import ModelShape, load_shape
@@ -32,12 +33,18 @@ from tunesmith.spec import RunSpec, parse_spec
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 """In the order they are recommended: full fine-tuning is rarely necessary."""
 
+OTHER_METHODS: tuple[Method, ...] = ("prefix", "prompt", "dpo", "grpo", "ppo")
+"""Compared, and never chosen unasked: they are for other data or other ends."""
+
 METHOD_NAMES: dict[str, str] = {
     "full": "Full fine-tuning",
     "lora": "LoRA",
     "qlora": "QLoRA",
     "prefix": "Prefix tuning",
     "prompt": "Prompt tuning",
+    "dpo": "DPO (LoRA)",
+    "grpo": "GRPO (LoRA)",
+    "ppo": "RLHF, PPO (LoRA)",
 }
 
 MICRO_BATCH_TOKENS = 4096
@@ -47,6 +54,7 @@ MICRO_BATCH_TOKENS = 4096
 class MethodPlan(Struct, frozen=True):
     """One method's needs: `memory` at the plan's micro-batch, `rule_of_thumb` in GB from the field's table.
 
+    `traced_bytes` is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`).
     `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no GPU was asked for);
     `gpus` are the known ones on which at least one row at a time fits.
     """
@@ -56,9 +64,10 @@ class MethodPlan(Struct, frozen=True):
     memory: Memory
     peak_bytes: int
     one_row_bytes: int
-    rule_of_thumb: float
+    rule_of_thumb: float | None
     micro_batch: int | None
     gpus: tuple[str, ...]
+    traced_bytes: int | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -81,6 +90,8 @@ class Plan(Struct, frozen=True):
     hours: float | None
     costs: tuple[Cost, ...]
     warnings: tuple[str, ...]
+    work: Workload | None = None
+    """What `memory` and `peak_bytes` are of, in the precision of the asked-for GPU."""
 
 
 def make_plan(
@@ -104,8 +115,8 @@ def make_plan(
     length = min(max_length(data.p99, shape.context), data.longest)  # the engine pads no row beyond the longest
     micro_batch = max(1, min(batch_size(data.rows), MICRO_BATCH_TOKENS // length))
     work = Workload(micro_batch, length, data.supervised_share, rank=lora_rank(data.rows))
-    methods = tuple(_method_plan(shape, method, work, card) for method in METHODS)
-    chosen = next((plan for plan in methods if plan.micro_batch != 0), methods[1])
+    methods = tuple(_method_plan(shape, method, work, card) for method in (*METHODS, *OTHER_METHODS))
+    chosen = next((plan for plan in methods[: len(METHODS)] if plan.micro_batch != 0), methods[1])
 
     values = derive(
         rows=data.rows,
@@ -133,6 +144,7 @@ def make_plan(
         hours=None if cost_gpu is None else gpu_hours(train_flops(shape, chosen.method, tokens, data.median), cost_gpu),
         costs=() if cost_gpu is None else costs(table, shape, chosen.method, cost_gpu, tokens, data.median),
         warnings=_warnings(data, chosen),
+        work=_on(work, card),
     )
 
 
@@ -155,7 +167,7 @@ def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | 
     one_row = msgspec.structs.replace(work, rows=1)
     return MethodPlan(
         method=method,
-        trainable_parameters=shape.parameters if method == "full" else shape.lora_parameters(work.rank),
+        trainable_parameters=trainable_parameters(shape, method, work.rank),
         memory=memory,
         peak_bytes=memory.total,
         one_row_bytes=estimate(shape, method, one_row).total,

@@ -29,6 +29,8 @@ class ModelShape(Struct, frozen=True):
     `active_parameters` are those one token passes through (fewer than `parameters` in a mixture of experts);
     `ffn_width` counts the experts a token uses. The `linear_*` totals are over the linear layers that
     `targets: all-linear` adapts (all but the output head): how many, their inputs, outputs and weights.
+    `norm_width` counts the numbers that one layer's norms read for a token; `fused`: q, k, v are one matrix;
+    `tied`: the head is the embedding; `eager`: attention weights are kept as matrices, no fused kernel has its form.
     """
 
     name: str
@@ -48,6 +50,10 @@ class ModelShape(Struct, frozen=True):
     linear_outputs: int
     linear_weights: int
     largest_matrix: int
+    norm_width: int
+    fused: bool
+    tied: bool
+    eager: bool
 
     def lora_parameters(self, rank: int) -> int:
         """Parameters of LoRA on every linear layer: A is (rank, inputs), B is (outputs, rank)."""
@@ -66,6 +72,8 @@ class Family(Struct, frozen=True):
     """q, k, v are one matrix, and gate and up another."""
     tied: bool = False
     """Whether the head shares the embedding where the config does not say."""
+    eager: bool = False
+    """Attention scores are capped, which transformers does outside of fused attention."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -76,7 +84,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": Family(query_key_norm="head"),
     "qwen3_moe": Family(query_key_norm="head"),
     "gemma": Family(tied=True),
-    "gemma2": Family(block_norms=4, tied=True),
+    "gemma2": Family(block_norms=4, tied=True, eager=True),
     "gemma3_text": Family(block_norms=4, query_key_norm="head", tied=True),
     "phi3": Family(qkv_bias=False, output_bias=False, fused=True),
     "smollm3": Family(tied=True),
@@ -183,6 +191,10 @@ def _count(family: Family, config: dict[str, Any], name: str) -> ModelShape:
         linear_outputs=layers * sum(outputs for _, outputs in linear),
         linear_weights=layers * _weights(linear),
         largest_matrix=max(inputs * outputs for inputs, outputs in attention + mlp),
+        norm_width=family.block_norms * hidden + (query + kv if family.query_key_norm else 0),
+        fused=family.fused,
+        tied=tied,
+        eager=family.eager,
     )
 
 

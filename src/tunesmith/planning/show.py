@@ -38,6 +38,9 @@ def _memory(plan: Plan) -> Group:
     table = _table("Method", "Trains", "One row", f"{plan.micro_batch} rows", "Rule of thumb")
     for column in table.columns[1:]:
         column.justify = "right"
+    traced = any(method.traced_bytes is not None for method in plan.methods)
+    if traced:
+        table.add_column("Traced", justify="right")
     table.add_column(f"On {plan.gpu}" if plan.gpu else "Smallest GPU")
     for method in plan.methods:
         table.add_row(
@@ -45,7 +48,8 @@ def _memory(plan: Plan) -> Group:
             f"{method.trainable_parameters / plan.model.parameters:.2%}",
             size(method.one_row_bytes),
             size(method.peak_bytes),
-            f"~{size(round(method.rule_of_thumb * 1e9))}",
+            "-" if method.rule_of_thumb is None else f"~{size(round(method.rule_of_thumb * 1e9))}",
+            *(["-" if method.traced_bytes is None else size(method.traced_bytes)] if traced else []),
             _fit(method),
             style="bold" if method.method == plan.method else "",
         )

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,7 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunesmith.errors import ModelError
 from tunesmith.models.adapters import attach
-from tunesmith.planning.memory import Workload
+from tunesmith.planning.memory import Method, Workload
+from tunesmith.planning.plan import Plan
+from tunesmith.planning.shapes import read_config
 from tunesmith.spec import AdapterSpec
 from tunesmith.training.token_loss import CHUNK_LOGITS, head_losses
 
@@ -30,6 +33,23 @@ KERNEL_TEMPORARIES = (torch.ops.aten.logsumexp.default,)
 STEPS = 2
 MICRO_BATCHES = 2
 """From the second step on the optimizer has its state, from the second micro-batch on the gradients are there."""
+
+
+TRACED: tuple[Method, ...] = ("lora", "full")
+"""Methods whose step can be traced; a 4-bit base needs its own kernels' data."""
+
+
+def with_traced_peaks(plan: Plan) -> Plan:
+    """`plan` with the traced peak of each method in `TRACED`, at the plan's own micro-batch. Raises ModelError."""
+    assert plan.work is not None  # noqa: S101  # every plan made by this version has it
+    config, work = read_config(plan.model.name), plan.work
+    methods = tuple(
+        msgspec.structs.replace(method, traced_bytes=trace_peak(config, _adapter(method.method, work), work))
+        if method.method in TRACED
+        else method
+        for method in plan.methods
+    )
+    return msgspec.structs.replace(plan, methods=methods)
 
 
 def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> int:
@@ -42,7 +62,7 @@ def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> 
     dtype = torch.bfloat16 if bf16 and adapter.kind != "full" else torch.float32
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)  # type: ignore[no-untyped-call]
+            base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
         model = attach(base, adapter).train()
         if work.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -54,6 +74,10 @@ def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> 
         raise ModelError(
             f"model_type `{config.get('model_type')}`: cannot trace a step ({cause}); leave --exact out"
         ) from error
+
+
+def _adapter(method: Method, work: Workload) -> AdapterSpec:
+    return AdapterSpec(kind="full") if method == "full" else AdapterSpec(kind="lora", r=work.rank)
 
 
 def _run(model: nn.Module, work: Workload, tracker: "_Tracker", *, bf16: bool) -> int:
@@ -91,11 +115,11 @@ def _token_losses(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
     return head_losses(model.get_output_embeddings(), captured[0], positions, chunk_logits=CHUNK_LOGITS)
 
 
-class _Tracker(TorchDispatchMode):
+class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Bytes of all storages alive, and their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._live = 0
         self._sizes: dict[int, int] = {}
@@ -142,8 +166,8 @@ def _fill_with_fakes(model: nn.Module) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        held: dict[str, Any]
-        for held in (module._parameters, module._buffers):
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in holders:
             for name, tensor in held.items():
                 if tensor is not None:
                     held[name] = fake(tensor)
