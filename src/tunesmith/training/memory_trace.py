@@ -60,9 +60,10 @@ def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> 
     bf16 = work.precision == "bf16"
     # As the engine does: adapters on a base in the run's precision, all parameters in fp32 under autocast.
     dtype = torch.bfloat16 if bf16 and adapter.kind != "full" else torch.float32
+    architectures: Any = AutoModelForCausalLM  # transformers leaves from_config untyped
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
+            base = architectures.from_config(AutoConfig.for_model(**config), dtype=dtype)
         model = attach(base, adapter).train()
         if work.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
