@@ -118,7 +118,8 @@ class LocalModel:
             with torch.inference_mode():
                 logits = self._model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
             nats = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none").cpu()  # (tokens - 1,)
-            for part, chosen in enumerate((torch.ones(len(ids), dtype=torch.bool), torch.from_numpy(rendered.supervised))):
+            everything = torch.ones(len(ids), dtype=torch.bool)
+            for part, chosen in enumerate((everything, torch.from_numpy(rendered.supervised))):
                 bits[part] += float(nats[chosen[1:]].sum()) / math.log(2)
                 text = str(self._tokenizer.decode(ids.cpu()[chosen].tolist(), skip_special_tokens=True))
                 sizes[part] += len(text.encode())
