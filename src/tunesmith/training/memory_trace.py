@@ -66,7 +66,7 @@ def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> 
             base = architectures.from_config(AutoConfig.for_model(**config), dtype=dtype)
         model = attach(base, adapter).train()
         if work.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         with FakeTensorMode(allow_non_fake_inputs=True), _Tracker() as tracker, _no_packed_rows():
             _fill_with_fakes(model)
             return _run(model, work, tracker, bf16=bf16)
