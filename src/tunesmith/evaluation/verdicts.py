@@ -220,7 +220,8 @@ def _from_finding(finding: Finding) -> Verdict:
     name, signal = _DATA_SIGNALS[finding.check]
     status: Status = {"pass": "good", "warn": "warn", "fail": "bad"}[finding.status]  # type: ignore[assignment]
     evidence = f"{finding.count:,} rows" if finding.status != "pass" else "tunesmith data check"
-    return Verdict(name, status, finding.finding, evidence, finding.mend or "", signal if status != "good" else "")
+    said = finding.finding[:1].upper() + finding.finding[1:]
+    return Verdict(name, status, said, evidence, finding.mend or "", signal if status != "good" else "")
 
 
 def _forgot(status: Status, finding: str, evidence: str) -> Verdict:

@@ -168,7 +168,7 @@ def _differences(differences: Sequence[float], y_label: str, width: int) -> Mark
     step = (width - left - right) / len(differences)
     parts = _y_axis(y, ticks(min(0.0, *differences), max(0.0, *differences), 4), left, width - right)
     for index, value in enumerate(differences):
-        style = "gain" if value > 0 else "loss"
+        style = "gain" if value > 0 else "loss" if value < 0 else "same"
         parts.append(
             f'<rect class="{style}" x="{left + index * step:.1f}" y="{min(y(0), y(value)):.1f}" '
             f'width="{max(step - 0.5, 0.5):.1f}" height="{max(abs(y(value) - y(0)), 0.5):.1f}">'
