@@ -57,7 +57,11 @@ class FormatCheck:
                 facts.roles.append(Flag(row.index, row.where, problem))
             elif (problem := tool_problem(conversation)) is not None:
                 facts.tools.append(Flag(row.index, row.where, problem))
-            facts.shapes.setdefault(_shape(conversation), Flags()).add([Flag(row.index, row.where, "")])
+            shape = facts.shapes.setdefault(_shape(conversation), Flags())
+            if len(shape.shown) < SHOWN_ROWS:
+                shape.add([Flag(row.index, row.where, "")])
+            else:
+                shape.count += 1
         return facts
 
     def add(self, observed: FormatFacts) -> None:

@@ -149,8 +149,13 @@ class OutputsCheck:
         return odd
 
 
-def _flag(facts: OutputFacts, kind: str, row: Row, note: str) -> None:
-    facts.flags.setdefault(kind, Flags()).add([Flag(row.index, row.where, note)])
+def _flag(facts: OutputFacts, kind: str, row: Row, note: str | Callable[[], str]) -> None:
+    """Count the row, with its note if it will be shown: in a set of prose every row is flagged as no JSON."""
+    flags = facts.flags.setdefault(kind, Flags())
+    if len(flags.shown) < SHOWN_ROWS:
+        flags.add([Flag(row.index, row.where, note if isinstance(note, str) else note())])
+    else:
+        flags.count += 1
 
 
 def _observe_json(facts: OutputFacts, row: Row, output: str) -> bool:
@@ -159,7 +164,7 @@ def _observe_json(facts: OutputFacts, row: Row, output: str) -> bool:
     meant = text[0] in "{[" if text else False
     value = json_value(text) if meant else None
     if value is None:
-        _flag(facts, "JSON", row, f"{'does not parse' if meant else 'no JSON'}: {quote(output, 80)}")
+        _flag(facts, "JSON", row, lambda: f"{'does not parse' if meant else 'no JSON'}: {quote(output, 80)}")
         return meant and not text.startswith("[")
     facts.json += 1
     if isinstance(value, dict):
