@@ -86,7 +86,8 @@ def test_a_rewarded_policy_earns_more(adapter: str, kind: str, pairs: Path, brev
     objective = {"kind": kind, "reward": brevity, "max_completion_length": 8}
     if kind == "grpo":
         objective["num_generations"] = 4
-    folder = run(pairs, tmp_path / "run", adapter, objective, steps=8, eval_every=8)
+    rate = 5 * LEARNING_RATES[adapter]  # in ten steps, which is few for a policy
+    folder = run(pairs, tmp_path / "run", adapter, objective, steps=10, eval_every=10, learning_rate=rate)
     steps = [event for event in read_events(folder) if isinstance(event, StepEvent)]
     rewards = [step.measures["reward"] for step in steps]
     assert sum(rewards[-2:]) / 2 > sum(rewards[:2]) / 2 + 0.1

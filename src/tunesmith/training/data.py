@@ -80,7 +80,7 @@ def _examples(
         case DpoSpec(loss_type="kto"):
             must_be_judged(rows)
             rendered = _render(renderer, rows, spec.training.max_length)
-            # The prompt of each row with the reply of the one before it, as in TRL.
+            # The prompt of each row with the reply of the one before it (TRL does so within a batch).
             swapped = [_with_reply_of(row, rows[index - 1]) for index, row in enumerate(rows)]
             mismatched = _render(renderer, swapped, spec.training.max_length)
             judged = [
