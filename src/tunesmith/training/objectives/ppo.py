@@ -127,14 +127,12 @@ class Ppo:
         states: list[Tensor] = []
 
         def keep(_head: nn.Module, arguments: tuple[Any, ...]) -> None:
+            hook.remove()  # the head is called again, for the losses, on some of these states
             hidden = arguments[0][:, -batch.input_ids.shape[1] :]  # (rows, tokens, hidden)
             states.append(hidden.flatten(0, 1).index_select(0, batch.positions))
 
         hook = self._lm_head.register_forward_pre_hook(keep)  # before the one that leaves only some positions
-        try:
-            losses = self._token_loss.of(batch)
-        finally:
-            hook.remove()
+        losses = self._token_loss.of(batch)
         return -losses, self.value_head(states[0].float()).squeeze(-1).float()
 
 
