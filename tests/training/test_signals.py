@@ -1,5 +1,8 @@
 """Curves judged while a run goes on, and once it is over; the shapes of whole runs are in evaluation/planted.py."""
 
+import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,23 @@ def test_a_run_records_what_it_shows_beside_its_steps_and_tells_the_observer(tic
     kinds = [type(event).__name__ for event in read_events(result.run.events)]
     assert kinds == ["StartEvent", "StepEvent", "VerdictEvent", "StepEvent", "EndEvent"]
     assert seen == read_events(result.run.events)
+
+
+@pytest.mark.slow
+def test_a_real_run_on_random_answers_is_seen_to_overfit_while_it_trains(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    words = ["invoice", "parcel", "password", "refund", "order", "account", "phone", "card"]
+    rows = [
+        {"prompt": " ".join(draw.choices(words, k=6)) + f" {number}", "completion": " ".join(draw.choices(words, k=4))}
+        for number in range(40)
+    ]
+    path = tmp_path / "noise.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training = {"steps": 120, "epochs": None, "learning_rate": 5e-3, "early_stopping": None, "eval_every": 10}
+    spec = make_spec(path, tmp_path / "run", model_folder("llama"), data={"holdout": 0.25}, training=training)
+    events = read_events(train(spec).run.events)
+    raised = [event.name for event in events if isinstance(event, VerdictEvent)]
+    assert "overfitting" in raised
+    assert len(raised) == len(set(raised))
