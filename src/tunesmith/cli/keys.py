@@ -73,7 +73,7 @@ def revoke(key_id: str, data_dir: str, database: str | None) -> None:
 
 def _store(data_dir: str, database: str | None) -> "Store":
     with server_extra():
-        from tunesmith.server.run import open_store
+        from tunesmith.server.store import open_store
 
     folder = Path(data_dir)
     return open_store(ServerSettings(data_dir=folder, database=database_url(database, folder)))

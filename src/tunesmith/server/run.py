@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from tunesmith.errors import SpecError, StorageError
+from tunesmith.errors import SpecError
 from tunesmith.server import logs
 from tunesmith.server.app import create_app
 from tunesmith.server.audit import AuditLog
@@ -19,7 +19,7 @@ from tunesmith.server.limits import RateLimiter
 from tunesmith.server.metrics import Metrics
 from tunesmith.server.service import Service
 from tunesmith.server.settings import ServerSettings
-from tunesmith.server.store import Store
+from tunesmith.server.store import open_store
 from tunesmith.server.workflow import JobRunner
 
 FIRST_OWNER = "default"
@@ -27,16 +27,6 @@ FIRST_OWNER = "default"
 
 SHUTDOWN_SECONDS = 10
 """How long open requests may still take after SIGTERM."""
-
-
-def open_store(settings: ServerSettings) -> Store:
-    """The server's database, made where it is missing. Raises StorageError."""
-    for folder in (settings.data_dir, settings.files_dir, settings.jobs_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StorageError(f"--data-dir {folder}: cannot be created: {error.strerror}; choose another") from error
-    return Store(settings.database)
 
 
 def serve(settings: ServerSettings, announce: Callable[[str, str | None], None]) -> None:

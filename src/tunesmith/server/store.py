@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from tunesmith.errors import StorageError
 from tunesmith.server import schema
 from tunesmith.server.errors import RequestError, not_found
+from tunesmith.server.settings import ServerSettings
 from tunesmith.server.states import TERMINAL, JobStatus, sources
 
 _T = TypeVar("_T")
@@ -354,6 +355,16 @@ class Store:
         order = table.c.seq.desc() if newest_first else table.c.seq
         rows = self._all(sa.select(table).where(*conditions).order_by(order).limit(limit + 1))
         return Page([record(**row) for row in rows[:limit]], len(rows) > limit)
+
+
+def open_store(settings: ServerSettings) -> Store:
+    """The server's database and folders, made where they are missing. Raises StorageError."""
+    for folder in (settings.data_dir, settings.files_dir, settings.jobs_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"--data-dir {folder}: cannot be created: {error.strerror}; choose another") from error
+    return Store(settings.database)
 
 
 def new_id(prefix: str) -> str:
