@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from planted import Case, all_cases
+from planted_runs import Case, all_cases
 
 from tunesmith.evaluation.verdicts import judge
 

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from planted import accuracy, loss, metric, prompted
+from planted_runs import accuracy, loss, metric, prompted
 
 from tunesmith.evaluation.evidence import Memory
 from tunesmith.evaluation.result import MetricComparison
