@@ -1,4 +1,4 @@
-"""Curves judged while a run goes on, and once it is over; the shapes of whole runs are in evaluation/planted_runs.py."""
+"""Curves judged while a run goes on, and once it is over; whole runs are planted in evaluation/planted_runs.py."""
 
 import json
 import random
