@@ -1,13 +1,23 @@
 """Fixtures for the server's tests."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import openai
 import pytest
+from fastapi.testclient import TestClient
 from running_server import RunningServer
 
+from tunesmith.server.app import create_app
+from tunesmith.server.audit import AuditLog
+from tunesmith.server.auth import create_key
+from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.generator import Generator
+from tunesmith.server.limits import RateLimiter
+from tunesmith.server.metrics import Metrics
+from tunesmith.server.service import Service
+from tunesmith.server.settings import ServerSettings, database_url
 from tunesmith.server.store import Store
 
 
@@ -17,6 +27,29 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(f"sqlite:///{tmp_path / 'store.sqlite'}")
     yield made
     made.close()
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, store: Store) -> Iterator[Callable[..., TestClient]]:
+    """Makes the application with some settings of its own; the client already has a key."""
+
+    def make(**changes: Any) -> TestClient:
+        settings = ServerSettings(data_dir=tmp_path, database=database_url(None, tmp_path), **changes)
+        settings.files_dir.mkdir()
+        catalogue = Catalogue(settings, store)
+        service = Service(
+            settings=settings,
+            store=store,
+            catalogue=catalogue,
+            audit=AuditLog(settings.audit_log),
+            limiter=RateLimiter(settings.requests_per_minute),
+            metrics=Metrics(store, catalogue),
+            runner=cast(Any, None),  # no job is made
+        )
+        key = create_key(store, "tester")
+        return TestClient(create_app(service), headers={"authorization": f"Bearer {key}"})
+
+    yield make
 
 
 @pytest.fixture(scope="session")

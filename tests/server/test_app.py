@@ -1,46 +1,15 @@
 """The application without its process: limits and refusals that need no model and no job."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tunesmith.server.app import create_app
-from tunesmith.server.audit import AuditLog
-from tunesmith.server.auth import create_key
-from tunesmith.server.catalogue import Catalogue, parse_model
-from tunesmith.server.limits import RateLimiter
-from tunesmith.server.metrics import Metrics
-from tunesmith.server.service import Service
-from tunesmith.server.settings import ServerSettings, database_url
+from tunesmith.server.catalogue import parse_model
 from tunesmith.server.store import Store
 
 MakeApp = Callable[..., TestClient]
-
-
-@pytest.fixture
-def make_app(tmp_path: Path, store: Store) -> Iterator[MakeApp]:
-    """Makes the application with some settings of its own; the client already has a key."""
-
-    def make(**changes: Any) -> TestClient:
-        settings = ServerSettings(data_dir=tmp_path, database=database_url(None, tmp_path), **changes)
-        settings.files_dir.mkdir()
-        catalogue = Catalogue(settings, store)
-        service = Service(
-            settings=settings,
-            store=store,
-            catalogue=catalogue,
-            audit=AuditLog(settings.audit_log),
-            limiter=RateLimiter(settings.requests_per_minute),
-            metrics=Metrics(store, catalogue),
-            runner=cast(Any, None),  # no job is made
-        )
-        key = create_key(store, "tester")
-        return TestClient(create_app(service), headers={"authorization": f"Bearer {key}"})
-
-    yield make
 
 
 def test_a_client_beyond_its_rate_is_told_to_wait(make_app: MakeApp) -> None:

@@ -24,7 +24,7 @@ from tunesmith.server.service import Service
 
 router = APIRouter(prefix=HOME, route_class=PageRoute)
 
-METHOD_LABELS = {
+METHOD_LABELS: dict[str, str] = {
     "supervised": "Supervised: learn from good replies",
     "dpo": "DPO: learn from preferred and rejected replies",
 }

@@ -1,0 +1,213 @@
+"""The pages without a browser: who is let in, what is refused, and what an error looks like."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from running_server import ticket_rows
+
+from tunesmith.server.auth import create_key
+from tunesmith.server.dashboard.pages import ASSETS, FOLDER
+from tunesmith.server.store import JobRecord, Store
+
+MakeApp = Callable[..., TestClient]
+
+
+@pytest.fixture
+def visit(make_app: MakeApp, store: Store) -> TestClient:
+    """A browser that is signed in as `tester`."""
+    client = make_app()
+    client.headers.pop("authorization")
+    sign_in(client, create_key(store, "tester"))
+    return client
+
+
+def sign_in(client: TestClient, key: str) -> None:
+    form = client.get("/dashboard/sign-in")
+    answer = client.post("/dashboard/sign-in", data={"key": key, "token": token(form.text)}, follow_redirects=False)
+    assert answer.status_code == 303
+
+
+def token(page: str) -> str:
+    """The token of the first form on a page."""
+    found = re.search(r'name="token" value="(\w+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def upload(client: TestClient, name: str, body: bytes) -> str:
+    """Upload a file and return its page."""
+    given = token(client.get("/dashboard/files").text)
+    answer = client.post("/dashboard/files", data={"token": given}, files={"file": (name, body)})
+    return answer.text
+
+
+def add_job(store: Store, owner: str) -> JobRecord:
+    return store.add_job(
+        owner,
+        model="embedded",
+        training_file="file-none",
+        validation_file=None,
+        suffix="mine",
+        seed=1,
+        method={"type": "supervised"},
+        hyperparameters={},
+        metadata={},
+    )
+
+
+def test_without_a_session_every_page_leads_to_the_sign_in(make_app: MakeApp) -> None:
+    client = make_app()
+    for path in ("", "/files", "/jobs/new", "/jobs/ftjob-x", "/playground"):
+        answer = client.get(f"/dashboard{path}", follow_redirects=False)
+        assert answer.status_code == 303
+        assert answer.headers["location"] == f"/dashboard/sign-in?next=/dashboard{path}"
+    assert client.get("/", follow_redirects=False).headers["location"] == "/dashboard"
+
+
+def test_a_wrong_key_opens_nothing_and_is_not_repeated(make_app: MakeApp, tmp_path: Path) -> None:
+    client = make_app()
+    form = client.get("/dashboard/sign-in")
+    answer = client.post("/dashboard/sign-in", data={"key": "sk-ts-12-secret", "token": token(form.text)})
+    assert answer.status_code == 400
+    assert "unknown or revoked" in answer.text
+    assert "secret" not in answer.text
+    assert "tunesmith_session" not in client.cookies
+    assert '"action":"auth.refused"' in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(make_app: MakeApp, store: Store) -> None:
+    client = make_app()
+    form = client.get("/dashboard/sign-in")
+    data = {"key": create_key(store, "tester"), "token": token(form.text)}
+    answer = client.post("/dashboard/sign-in", data=data, follow_redirects=False)
+    cookie = next(line for line in answer.headers.get_list("set-cookie") if line.startswith("tunesmith_session"))
+    assert {"HttpOnly", "SameSite=strict", "Path=/dashboard"} <= set(cookie.split("; "))
+
+
+@pytest.mark.parametrize("place", ["https://elsewhere.example", "//elsewhere.example", "/v1/files"])
+def test_signing_in_leads_nowhere_but_into_the_dashboard(make_app: MakeApp, store: Store, place: str) -> None:
+    client = make_app()
+    form = client.get("/dashboard/sign-in")
+    data = {"key": create_key(store, "tester"), "token": token(form.text), "next": place}
+    answer = client.post("/dashboard/sign-in", data=data, follow_redirects=False)
+    assert answer.headers["location"] == "/dashboard"
+
+
+@pytest.mark.parametrize(
+    "path", ["/files", "/jobs", "/jobs/ftjob-x/cancel", "/files/file-x/delete", "/playground/reply", "/sign-out"]
+)
+def test_a_form_from_elsewhere_is_refused(visit: TestClient, path: str) -> None:
+    data = {"token": "0" * 64, "model": "embedded", "messages": "[]"}
+    assert visit.post(f"/dashboard{path}", data=data, follow_redirects=False).status_code == 403
+
+
+def test_the_policy_allows_no_inline_script_and_no_page_has_one(visit: TestClient, store: Store) -> None:
+    job = add_job(store, "tester")
+    for path in ("", "/files", "/jobs/new", f"/jobs/{job.id}", "/playground", "/nowhere"):
+        answer = visit.get(f"/dashboard{path}")
+        policy = answer.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+        assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", answer.text)
+        assert re.findall(r'(?:src|href)="https?:', answer.text) == []
+
+
+def test_somebody_elses_things_do_not_exist(visit: TestClient, store: Store) -> None:
+    job = add_job(store, "other")
+    for path in (f"/jobs/{job.id}", f"/jobs/{job.id}/watch", f"/jobs/{job.id}/report"):
+        answer = visit.get(f"/dashboard{path}")
+        assert answer.status_code == 404
+        assert "No such fine tuning job" in answer.text
+    assert job.id not in visit.get("/dashboard").text
+
+
+def test_an_upload_is_checked_and_listed(visit: TestClient) -> None:
+    page = upload(visit, "tickets.jsonl", ticket_rows(30))
+    found = re.search(r"/dashboard/files/(file-\w+)/check", page)
+    assert found is not None
+    report = visit.get(f"/dashboard/files/{found[1]}/check").text
+    assert "<b>30</b> rows" in report
+    assert "tickets.jsonl:" in report
+    assert found[1] not in report
+    assert "tickets.jsonl" in visit.get("/dashboard/files").text
+
+
+def test_a_broken_upload_is_told_with_its_line(visit: TestClient, tmp_path: Path) -> None:
+    page = upload(visit, "broken.jsonl", b'{"messages": 3}\n')
+    assert "broken.jsonl:1:14: $.messages" in page
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_names_are_shown_as_text(visit: TestClient) -> None:
+    page = upload(visit, "<img src=x>.jsonl", ticket_rows(1))
+    assert "&lt;img src=x&gt;.jsonl" in page
+    assert "<img src=x>" not in page
+
+
+def test_a_plan_shows_memory_and_cost(visit: TestClient) -> None:
+    page = upload(visit, "tickets.jsonl", ticket_rows(30))
+    file = re.search(r"file=(file-\w+)", page)
+    assert file is not None
+    plan = visit.get("/dashboard/jobs/plan", params={"file": file[1], "model": "embedded"}).text
+    assert "QLoRA" in plan
+    assert "<svg" in plan
+    assert "Cost elsewhere" in plan
+
+
+def test_a_wrong_hyperparameter_is_named_and_the_form_keeps_what_was_typed(visit: TestClient) -> None:
+    page = upload(visit, "tickets.jsonl", ticket_rows(30))
+    file = re.search(r"file=(file-\w+)", page)
+    assert file is not None
+    data = {"token": token(visit.get("/dashboard/files").text), "file": file[1], "suffix": "typed", "epochs": "many"}
+    answer = visit.post("/dashboard/jobs", data=data)
+    assert answer.status_code == 400
+    assert "Epochs: many will not do" in answer.text
+    assert 'value="typed"' in answer.text
+
+
+def test_a_jobs_page_offers_what_its_state_allows(visit: TestClient, store: Store) -> None:
+    job = add_job(store, "tester")
+    page = visit.get(f"/dashboard/jobs/{job.id}").text
+    assert f"/dashboard/jobs/{job.id}/cancel" in page
+    assert f"/dashboard/jobs/{job.id}/pause" not in page
+    visit.post(f"/dashboard/jobs/{job.id}/cancel", data={"token": token(page)})
+    assert store.job(job.id).status == "cancelled"
+    again = visit.post(f"/dashboard/jobs/{job.id}/cancel", data={"token": token(page)})
+    assert again.status_code == 409
+    assert "it is cancelled" in again.text
+
+
+def test_an_unchanged_list_is_not_sent_again(visit: TestClient, store: Store) -> None:
+    add_job(store, "tester")
+    version = re.search(r"version=(\w+)", visit.get("/dashboard").text)
+    assert version is not None
+    assert visit.get(f"/dashboard/jobs/table?version={version[1]}").status_code == 204
+    add_job(store, "tester")
+    assert visit.get(f"/dashboard/jobs/table?version={version[1]}").status_code == 200
+
+
+def test_watching_a_job_that_is_over_ends_at_once(visit: TestClient, store: Store) -> None:
+    job = add_job(store, "tester")
+    store.move_job(job.id, "cancelled")
+    answer = visit.get(f"/dashboard/jobs/{job.id}/watch")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    names = re.findall(r"^event: (\w+)$", answer.text, re.MULTILINE)
+    assert names == ["curves", "regions", "end"]
+
+
+def test_every_static_file_is_there_and_no_other(visit: TestClient) -> None:
+    for name, kind in ASSETS.items():
+        answer = visit.get(f"/dashboard/static/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(kind)
+    for name in ("../session.py", "vendor/README.md", "nothing.js"):
+        assert visit.get(f"/dashboard/static/{name}").status_code == 404
+
+
+def test_vendored_libraries_have_their_licence_beside_them() -> None:
+    vendored = FOLDER / "static" / "vendor"
+    for library in ("htmx", "uplot"):
+        assert (vendored / f"{library}.LICENSE").stat().st_size > 0
