@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 from running_server import ticket_rows
 
+from tunesmith.evaluation.result import Evaluation, Sample
+from tunesmith.run_folder import RunFolder
 from tunesmith.server.auth import create_key
 from tunesmith.server.dashboard.pages import ASSETS, FOLDER
 from tunesmith.server.store import JobRecord, Store
@@ -196,6 +199,27 @@ def test_watching_a_job_that_is_over_ends_at_once(visit: TestClient, store: Stor
     assert answer.headers["content-type"].startswith("text/event-stream")
     names = re.findall(r"^event: (\w+)$", answer.text, re.MULTILINE)
     assert names == ["curves", "regions", "end"]
+
+
+def test_people_judge_blind_and_then_see_who_won(visit: TestClient, store: Store, tmp_path: Path) -> None:
+    job = add_job(store, "tester")
+    run = RunFolder(tmp_path / "jobs" / job.id / "run")
+    run.root.mkdir(parents=True)
+    samples = tuple(Sample(row, f"prompt {row}", "yes", f"base {row}", f"tuned {row}") for row in range(3))
+    evaluation = Evaluation("run", "data", 3, "classification", (), (), samples, 1.0)
+    run.evaluation.write_bytes(msgspec.json.encode(evaluation))
+    page = visit.get(f"/dashboard/jobs/{job.id}/judge").text
+    for judged in range(1, 4):
+        left = re.search(r'id="left">Left</h2>\s*<p class="lines">(base|tuned) \d</p>', page)
+        pair = re.search(r'name="pair" value="(\w+)"', page)
+        assert left is not None
+        assert pair is not None
+        data = {"token": token(page), "pair": pair[1], "choice": "left" if left[1] == "tuned" else "right"}
+        page = visit.post(f"/dashboard/jobs/{job.id}/judge", data=data).text
+        assert f"<b>{judged}</b> of <b>3</b> judged" in page
+    assert "All pairs judged" in page
+    results = visit.get(f"/dashboard/jobs/{job.id}/judgements").text
+    assert "<b>Tuned</b> was preferred in <b>100%</b>" in results
 
 
 def test_every_static_file_is_there_and_no_other(visit: TestClient) -> None:

@@ -97,11 +97,12 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
     finish = jobs.estimated_finish(service, job)
     left = None if finish is None or summary.step == summary.total_steps else max(finish - time.time(), 1.0)
     events = [event for event in jobs.job_events(service, job) if event.type == "message"]
+    evaluated = summary.headline is not None
     actions = [action for action, state in ACTIONS.items() if state in MOVES[job.status]]
     return {
         "job-state": part("job_state.html.j2", job=job),
         "job-figures": part("job_figures.html.j2", summary=summary, job=job, left=left),
-        "job-actions": part("job_actions.html.j2", job=job, actions=actions, token=who.token),
+        "job-actions": part("job_actions.html.j2", job=job, actions=actions, token=who.token, evaluated=evaluated),
         "job-verdicts": part("job_verdicts.html.j2", summary=summary, job=job),
         "job-results": part("job_results.html.j2", job=job, report=_report(service, job)),
         "job-events": part("job_events.html.j2", events=events),

@@ -9,14 +9,18 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.read import read
 from tunesmith.errors import TunesmithError
+from tunesmith.server import files
 from tunesmith.server.api import generation
 from tunesmith.server.api.chat import read_conversation, render_prompt
-from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, VisitorOf
+from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import HEADERS, page
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator
 from tunesmith.server.sampling import Sampling
+from tunesmith.server.service import Service
 
 router = APIRouter(prefix=f"{HOME}/playground", route_class=PageRoute)
 
@@ -38,6 +42,7 @@ def show(request: Request, service: ServiceOf, who: VisitorOf, left: str = "", r
         bases=[model for model in models if not model.startswith("ft:")],
         tuned=[record.id for record in reversed(tuned)],
         sides=(("left", left), ("right", right)),
+        system=_taught_system(service, who, right),
         tokens=DEFAULT_REPLY_TOKENS,
     )
 
@@ -66,6 +71,21 @@ async def reply(
     except TunesmithError as error:
         return Response(_line({"error": str(error)}), media_type="application/x-ndjson", headers=HEADERS)
     return StreamingResponse(_lines(generator, asked, request), media_type="application/x-ndjson", headers=HEADERS)
+
+
+def _taught_system(service: Service, who: Visitor, model: str) -> str:
+    """The system prompt that a tuned model was taught with: asked otherwise it may not show what it learned."""
+    record = service.store.find_model(who.owner, model)
+    if record is None:
+        return ""
+    try:
+        file = service.store.get_file(who.owner, service.store.get_job(who.owner, record.job).training_file)
+    except RequestError:  # deleted since
+        return ""
+    rows = (row for row in read(files.path_of(service.settings, file)) if isinstance(row, Conversation))
+    first = next(rows, None)
+    said = [message for message in first.messages if message.role == "system"] if first is not None else []
+    return said[0].content if said else ""
 
 
 async def _lines(generator: Generator, asked: GenerationRequest, request: Request) -> AsyncIterator[bytes]:
