@@ -150,8 +150,8 @@ def _report(service: Service, job: JobRecord) -> str | None:
         return None
     try:
         return hide_folders(service, run_part(run))
-    except RunError:
-        return None
+    except RunError as error:
+        return part("error_part.html.j2", message=hide_folders(service, str(error)))
 
 
 def _file_name(service: Service, job: JobRecord) -> str:

@@ -11,7 +11,10 @@
   let latest = null;
 
   source.addEventListener("open", () => { connection.hidden = true; });
-  source.addEventListener("error", () => { connection.hidden = false; });
+  source.addEventListener("error", () => {
+    connection.hidden = false;
+    if (source.readyState === EventSource.CLOSED) connection.textContent = "No news from the server; reload the page.";
+  });
   source.addEventListener("end", () => { source.close(); });
   source.addEventListener("regions", (event) => {
     for (const [place, html] of Object.entries(JSON.parse(event.data))) {
