@@ -93,8 +93,8 @@ def compare(tab: Page, server: RunningServer) -> None:
 
 def chat(tab: Page) -> None:
     tab.get_by_role("link", name="Chat with base and tuned").click()
-    expect(tab.get_by_label("Right model")).to_have_value(re.compile("^ft:embedded:dashboard:browser:"))
-    tab.get_by_label("Message").fill("My parcel is broken.")
+    expect(tab.get_by_role("combobox", name="Right model")).to_have_value(re.compile("^ft:embedded:dashboard:browser:"))
+    tab.get_by_role("textbox", name="Message").fill("My parcel is broken.")
     tab.keyboard.press("Enter")
     for side in ("left", "right"):
         log = tab.get_by_role("log", name=f"What the {side} model says")
