@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tunesmith.errors import RunError
+from tunesmith.errors import RunError, TunesmithError
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Verdict
 from tunesmith.report.html import run_part, smoothed
 from tunesmith.run_folder import RunFolder
@@ -69,7 +69,7 @@ class JobSummary:
 def summarize(service: Service, job: JobRecord) -> JobSummary:
     """The job as far as it has come."""
     run = jobs.job_folder(service, job).run
-    events = read_events(run.events)
+    events = _events(run)
     steps = [event for event in events if isinstance(event, StepEvent)]
     evals = [event for event in events if isinstance(event, EvalEvent)]
     starts = [event for event in events if isinstance(event, StartEvent)]
@@ -111,7 +111,7 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
 
 def curves(run: RunFolder) -> Curves:
     """The run's losses, at most `MOST_POINTS` of them."""
-    events: list[Event] = read_events(run.events)
+    events = _events(run)
     losses = {event.step: event.loss for event in events if isinstance(event, StepEvent)}
     validated = {event.step: event.loss for event in events if isinstance(event, EvalEvent)}
     total = next((event.total_steps for event in reversed(events) if isinstance(event, StartEvent)), 0)
@@ -143,6 +143,14 @@ def _evaluation(path: Path, _changed: int) -> Evaluation:
     return msgspec.json.decode(path.read_bytes(), type=Evaluation)
 
 
+def _events(run: RunFolder) -> list[Event]:
+    """The run's events; none when its log is broken: one job must not take the list of all away."""
+    try:
+        return read_events(run.events)
+    except RunError:
+        return []
+
+
 def _report(service: Service, job: JobRecord) -> str | None:
     """The run's report without a frame, once the job has ended; None when there is nothing to report."""
     run = jobs.job_folder(service, job).run
@@ -150,7 +158,7 @@ def _report(service: Service, job: JobRecord) -> str | None:
         return None
     try:
         return hide_folders(service, run_part(run))
-    except RunError as error:
+    except TunesmithError as error:
         return part("error_part.html.j2", message=hide_folders(service, str(error)))
 
 
