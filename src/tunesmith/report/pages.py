@@ -53,6 +53,7 @@ def _environment() -> Environment:
     environment.filters["size"] = size
     environment.filters["figure"] = figure
     environment.filters["file_name"] = file_name
+    environment.filters["sentence"] = sentence
     environment.filters["measure"] = measure
     environment.filters["compact"] = compact
     environment.filters["setting"] = number
@@ -66,6 +67,11 @@ def _environment() -> Environment:
 def file_name(where: str) -> str:
     """The last part of a path (with its line, if any): pages show it and keep the whole path in a tooltip."""
     return where.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def sentence(text: str) -> str:
+    """`text` beginning with a capital, its other letters as they are: "token F1" keeps its F."""
+    return text[:1].upper() + text[1:]
 
 
 def figure(value: float) -> str:
