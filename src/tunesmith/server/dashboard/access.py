@@ -3,6 +3,7 @@
 A page's errors are the same `TunesmithError`s that the API answers; here they become a page with the same sentence.
 """
 
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -24,6 +25,8 @@ from tunesmith.server.service import Service
 HOME = "/dashboard"
 
 SESSION_COOKIE = "tunesmith_session"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ class PageRoute(APIRoute):
                 return _error_page(request, str(error), error.status)
             except TunesmithError as error:
                 return _error_page(request, str(error), 400)
+            except Exception:  # noqa: BLE001  # a bug of ours; a person is told so on a page, and the log has it
+                _log.exception("%s %s failed", request.method, request.url.path)
+                return _error_page(request, "The server had an error; see its log", 500)
 
         return answer
 
