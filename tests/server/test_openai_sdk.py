@@ -1,6 +1,8 @@
 """The official `openai` client, unmodified, against a real server process on loopback."""
 
 import json
+import subprocess
+import sys
 
 import httpx
 import openai
@@ -9,9 +11,6 @@ from openai.types.fine_tuning import FineTuningJob
 from running_server import RunningServer, ticket_rows, wait_until
 
 from tunesmith.assets import sample
-from tunesmith.errors import SpecError
-from tunesmith.server.run import serve
-from tunesmith.server.settings import ServerSettings, database_url
 
 pytestmark = pytest.mark.slow
 
@@ -341,6 +340,8 @@ def test_metrics_count_requests_by_route_and_never_by_id(server: RunningServer, 
 
 
 def test_a_second_server_on_the_same_data_is_refused(server: RunningServer) -> None:
-    settings = ServerSettings(data_dir=server.data_dir, database=database_url(None, server.data_dir), port=0)
-    with pytest.raises(SpecError, match="another server is running"):
-        serve(settings, lambda address, key: None)
+    program = "from tunesmith.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "serve", "--port", "0", "--data-dir", str(server.data_dir)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert second.returncode == 2
+    assert "another server is running" in second.stderr
