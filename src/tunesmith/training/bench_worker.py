@@ -87,7 +87,7 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
     rows = make_rows(work)
     device = PartialState().device
     bf16 = use_bf16("auto", work.model, device)
-    adapter = AdapterSpec(kind=work.adapter, r=RANK, alpha=2 * RANK)
+    adapter = AdapterSpec(kind="full") if work.adapter == "full" else AdapterSpec(r=RANK, alpha=2 * RANK)
     dtype = torch.bfloat16 if bf16 and work.adapter != "full" else torch.float32  # as `train` does
     model = attach(load_model(work.model, dtype=dtype, device=device), adapter)
     engine = Engine(
