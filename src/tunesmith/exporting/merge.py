@@ -13,6 +13,7 @@ from tunesmith import storage
 from tunesmith.errors import RunError, SpecError
 from tunesmith.exporting.card import card_text
 from tunesmith.models.load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def merge(run: RunFolder, output: Path | None = None, *, max_shard_size: str = M
     merged = _without_adapter(tuned)
     merged.to(dtype=_base_dtype(spec.model))  # type: ignore[call-arg]  # transformers wraps the method untyped
     with storage.atomic_folder(output) as folder:
-        merged.save_pretrained(folder, max_shard_size=max_shard_size)
+        with quiet():
+            merged.save_pretrained(folder, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(card_text(run, form="merged", weights=output.name), encoding="utf-8")
         dtype = str(merged.dtype).removeprefix("torch.")
