@@ -186,13 +186,18 @@ def split(source: str, holdout: float, folder: str, seed: int, as_json: bool) ->
 @click.argument("file")
 @click.option("--model", default="embedded", show_default=True, help="Whose tokenizer and chat template to use.")
 @click.option("--row", type=click.IntRange(min=1), default=1, show_default=True, help="Which row, counted from 1.")
-def show(file: str, model: str, row: int) -> None:
+@json_option
+def show(file: str, model: str, row: int, as_json: bool) -> None:
     """Show one row's tokens as the model will see them, coloured by trained and not trained.
 
     \b
     Example:  tunesmith data show tickets.jsonl --model embedded --row 3
     """
-    from tunesmith.dataset.show import show_row
+    from tunesmith.dataset.show import show_row, shown_tokens
     from tunesmith.models.load import load_tokenizer
 
-    console().print(show_row(api.row(file, row), load_tokenizer(model)))
+    chosen, tokenizer = api.row(file, row), load_tokenizer(model)
+    if as_json:
+        print_json(shown_tokens(chosen, tokenizer))
+        return
+    console().print(show_row(chosen, tokenizer))

@@ -3,6 +3,7 @@
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from rich.console import Group
 from rich.text import Text
 
@@ -18,18 +19,30 @@ SEPARATOR = "·"
 """Between tokens, so that their borders show where colours do not."""
 
 
+class ShownToken(Struct, frozen=True):
+    """A token's id, its text, and whether the model is trained to say it."""
+
+    token: int
+    text: str
+    trained: bool
+
+
+def shown_tokens(row: Conversation, tokenizer: "PreTrainedTokenizerBase") -> list[ShownToken]:
+    """The row's tokens, in order. Raises DataError when the chat template refuses the row."""
+    rendered = Renderer(tokenizer).render(row)
+    pairs = zip(rendered.tokens.tolist(), rendered.supervised.tolist(), strict=True)
+    return [ShownToken(token, str(tokenizer.decode([token])), trained) for token, trained in pairs]
+
+
 def show_row(row: Conversation, tokenizer: "PreTrainedTokenizerBase") -> Group:
     """The row's tokens for a terminal; trained stretches stand in ⟦ ⟧ as well, for those who see no colour."""
-    rendered = Renderer(tokenizer).render(row)
+    tokens = shown_tokens(row, tokenizer)
     body = Text()
-    for trained, pairs in groupby(
-        zip(rendered.tokens, rendered.supervised, strict=True), key=lambda pair: bool(pair[1])
-    ):
-        pieces = [str(tokenizer.decode([int(token)])) for token, _ in pairs]
-        text = SEPARATOR.join(pieces)
+    for trained, stretch in groupby(tokens, key=lambda shown: shown.trained):
+        text = SEPARATOR.join(shown.text for shown in stretch)
         body.append(f"⟦{text}⟧" if trained else text, style=TRAINED if trained else NOT_TRAINED)
-    count = int(rendered.supervised.sum())
-    summary = Text(f"{row.source}: {len(rendered.tokens):,} tokens, {count:,} trained (⟦…⟧, green)\n")
+    count = sum(shown.trained for shown in tokens)
+    summary = Text(f"{row.source}: {len(tokens):,} tokens, {count:,} trained (⟦…⟧, green)\n")
     if not count:
         summary.append("Nothing of this row is trained on: it has no assistant turn with a weight.\n", style="red")
     return Group(summary, body)
