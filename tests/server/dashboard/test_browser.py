@@ -107,5 +107,5 @@ def fits(tab: Page) -> None:
     """Nothing is wider than the screen."""
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 844})
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
     tab.set_viewport_size({"width": 1280, "height": 900})
