@@ -125,6 +125,10 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
             {"objective": {"kind": "ppo", "reward": "a:b"}, "adapter": {"init": "pissa"}},
             "adapter.init pissa takes a part of the base's weights, and ppo needs the base as its reference",
         ),
+        (
+            {"objective": {"kind": "dpo"}, "data": {"train": "a.jsonl", "replay": "b.jsonl"}},
+            "data.replay is for objective sft: dpo does not imitate replies; remove it",
+        ),
     ],
 )
 def test_an_objective_that_makes_no_sense_is_refused_with_the_reason(sections: dict[str, Any], message: str) -> None:

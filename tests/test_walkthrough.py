@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.cli.demo import CHAPTERS
+
 PROGRAM = "from tunesmith.cli.main import main; main()"
 
 
@@ -28,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.mark.slow
 def test_the_demo_tells_every_stage(demo: tuple[Path, str]) -> None:
-    for chapter in ("1. Check the data", "2. Plan the run", "3. Train", "4. Did it help?", "5. Merge", "Done in"):
+    for chapter in (*(title for title, _ in CHAPTERS.values()), "Done in"):
         assert chapter in demo[1]
 
 
@@ -38,6 +40,12 @@ def test_the_tuned_model_beats_its_base_by_more_than_chance(demo: tuple[Path, st
     accuracy, loss = (next(m for m in evaluation["metrics"] if m["name"] == name) for name in ("accuracy", "loss"))
     assert accuracy["difference"]["low"] > 0
     assert loss["difference"]["high"] < 0
+
+
+@pytest.mark.slow
+def test_the_tuned_model_kept_what_its_base_could(demo: tuple[Path, str]) -> None:
+    evaluation = json.loads((demo[0] / "evaluation.json").read_bytes())
+    assert {v["name"]: v["status"] for v in evaluation["verdicts"]}["forgetting"] != "bad"
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ MAX_OVERLAP = 0.6
 """Largest Jaccard similarity, over words, of two inputs of one set."""
 
 RETENTION_SEED = 3
+GENERAL_SEED = 4
 TICKET_PROMPT = f"Label the support ticket: {', '.join(LABELS)}."
 
 
@@ -195,12 +196,22 @@ def preference() -> list[Row]:
 
 def retention() -> list[Row]:
     """150 conversations of the pretraining corpus that pretraining did not draw: what a tuned model may forget."""
+    return _corpus_rows(RETENTION_SEED, set())
+
+
+def general(kept_apart: list[Row]) -> list[Row]:
+    """150 more of them to replay in training, none of which asks what a row of `kept_apart` asks."""
+    return _corpus_rows(GENERAL_SEED, {row["messages"][-2]["content"] for row in kept_apart})
+
+
+def _corpus_rows(seed: int, seen: set[str]) -> list[Row]:
+    """The first 150 conversations of the stream whose last question is not in `seen`, each question once."""
     rows: list[Row] = []
-    seen: set[str] = set()
-    for messages in conversations(RETENTION_SEED):
+    asked = set(seen)
+    for messages in conversations(seed):
         text = messages[-2]["content"]
-        if text not in seen:
-            seen.add(text)
+        if text not in asked:
+            asked.add(text)
             rows.append({"messages": messages})
         if len(rows) == 150:
             return rows
@@ -216,6 +227,7 @@ def files() -> dict[str, str]:
     """Every sample file by name, with its text."""
     ticket_rows = tickets()
     ticket_lines = lines(ticket_rows)
+    kept_apart = retention()
     seen = Distinct()
     for row in ticket_rows:
         seen.admits(row["messages"][1]["content"])
@@ -225,7 +237,8 @@ def files() -> dict[str, str]:
         "extraction.jsonl": lines(extraction()),
         "style.jsonl": lines(style()),
         "preference.jsonl": lines(preference()),
-        "retention.jsonl": lines(retention()),
+        "retention.jsonl": lines(kept_apart),
+        "general.jsonl": lines(general(kept_apart)),
         "dirty.jsonl": dirty_lines,
     }
     truth_lines = [f"  {json.dumps(kind)}: {json.dumps(found)}" for kind, found in truth.items()]

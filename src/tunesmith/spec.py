@@ -37,6 +37,7 @@ class DataSpec(_Section):
     train: str = Field(description="a data file in any supported format")
     eval: str | None = Field(None, description="a data file for validation; null holds out a part of `train`")
     holdout: Fraction = Field(0.1, description="share held out by near-duplicate cluster when `eval` is null")
+    replay: str | None = Field(None, description="general rows mixed into training, so that they are not forgotten")
 
 
 class AdapterSpec(_Section):
@@ -251,6 +252,8 @@ class RunSpec(_Section):
             raise ValueError(
                 "objective.reward is missing: the folder of a reward run, path.py:function or module:function"
             )
+        if self.data.replay is not None and not isinstance(self.objective, SftSpec):
+            raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
         if online and adapter.rewrites_base:
             raise ValueError(
                 f"adapter.init {adapter.init} takes a part of the base's weights, and {kind} needs the base as its "

@@ -1,4 +1,4 @@
-"""The whole workflow on the embedded model and the ticket sample: check, plan, train, evaluate, merge, report.
+"""The whole workflow on the embedded model and the ticket sample: check, advise, plan, train, evaluate, merge, report.
 
 It calls the same verbs as everybody else, on a file and a model folder like everybody's; nothing in it is special.
 """
@@ -16,12 +16,16 @@ from tunesmith.planning.plan import plan_to_spec
 from tunesmith.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from tunesmith.advice.result import Advice
     from tunesmith.evaluation.result import Evaluation
     from tunesmith.planning.plan import Plan
     from tunesmith.quality.report import CheckReport
     from tunesmith.training.run import RunResult, TrainObserver
 
 DEFAULT_OUTPUT = Path("runs/demo")
+
+ADVICE_ROWS = 60
+"""Held-out rows that the baselines are measured on: enough for the intervals to part, and a quarter of a minute."""
 
 Show = Callable[[str, object], None]
 
@@ -32,6 +36,7 @@ class DemoResult:
 
     output: Path
     check: "CheckReport"
+    advice: "Advice"
     plan: "Plan"
     run: "RunResult"
     evaluation: "Evaluation"
@@ -57,12 +62,17 @@ def demo(
         raise SpecError(f"--output {run.root}: already holds a run; give another folder, or remove it")
     data = run.root / "tickets.jsonl"
     storage.write_bytes(data, sample("tickets").read_bytes())
+    general = run.root / "general.jsonl"
+    storage.write_bytes(general, sample("general").read_bytes())
 
     check = api.check([data])
     show("check", check)
+    advice = api.advise(data, "embedded", rows=ADVICE_ROWS)
+    show("advise", advice)
     plan = api.plan(data, "embedded")
     show("plan", plan)
     spec = plan_to_spec(plan, str(data), output=str(run.root))
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"replay": str(general)})})
     show("spec", spec)
     result = api.train(spec, observer=observer)
     show("train", result)
@@ -72,7 +82,7 @@ def demo(
     show("merge", merged)
     report = api.report(run.root)
     show("report", report)
-    return DemoResult(run.root, check, plan, result, evaluation, merged, report, time.monotonic() - started)
+    return DemoResult(run.root, check, advice, plan, result, evaluation, merged, report, time.monotonic() - started)
 
 
 def _free_folder(wanted: Path) -> Path:

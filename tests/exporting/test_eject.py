@@ -75,11 +75,30 @@ def test_the_script_is_python_with_the_objectives_trainer_and_none_of_ours(
     assert ("load_in_4bit=True" in script) == (adapter == "qlora")
 
 
+def replaying_run(tmp_path: Path) -> RunFolder:
+    train = {"train": str(tmp_path / "rows.jsonl"), "replay": str(sample("general"))}
+    return make_run(tmp_path, tickets(), data=train)
+
+
+def test_replayed_rows_join_the_training_rows_of_the_script(tmp_path: Path) -> None:
+    script = eject(replaying_run(tmp_path))
+    compile(script, "train.py", "exec")
+    assert f"general = load_dataset('json', data_files={str(sample('general'))!r}" in script
+    assert script.index("train, held_out = ") < script.index("train = concatenate_datasets([train, general.map(split")
+
+
+def test_rows_to_replay_that_the_script_cannot_mix_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    data = {"train": str(tmp_path / "rows.jsonl"), "replay": str(sample("general"))}
+    run = make_run(tmp_path, [{"prompt": "Say hello", "completion": "Hello"}] * 4, data=data)
+    with pytest.raises(DataError, match=r"rows.jsonl: with data.replay the script wants openai rows .* --to openai"):
+        eject(run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "adapter"), [("sft", "lora"), ("dpo", "lora"), ("reward", "full"), ("grpo", "lora")])
 def test_the_script_trains(name: str, adapter: str, tmp_path: Path) -> None:
     pytest.importorskip("trl")
-    run = make_objective_run(tmp_path, name, adapter)
+    run = replaying_run(tmp_path) if name == "sft" else make_objective_run(tmp_path, name, adapter)
     script = tmp_path / "train.py"
     script.write_text(eject(run))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}

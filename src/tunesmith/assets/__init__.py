@@ -7,11 +7,12 @@ repository makes them. They cost the installed package 8 MB.
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
-SampleName: TypeAlias = Literal["tickets", "extraction", "style", "preference", "dirty", "retention"]
+SampleName: TypeAlias = Literal["tickets", "extraction", "style", "preference", "dirty", "general", "retention"]
 
 SAMPLES: Final[tuple[SampleName, ...]] = get_args(SampleName)
 """Ticket classification, extraction to JSON, style transfer, preference pairs, a deliberately dirty set (its truth is
-`dirty.truth.json` beside it), and general conversation that tells how much a tuned model has forgotten."""
+`dirty.truth.json` beside it), general conversation to mix into training so that little is forgotten, and other
+general conversation that tells how much was."""
 
 _ROOT = Path(__file__).parent
 

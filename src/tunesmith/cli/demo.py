@@ -6,6 +6,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from tunesmith.advice.result import Advice
+from tunesmith.cli.advise import print_advice
 from tunesmith.cli.data import print_check
 from tunesmith.cli.evaluate import print_evaluation
 from tunesmith.cli.output import console, json_option, print_json
@@ -18,10 +20,11 @@ from tunesmith.walkthrough import DemoResult, demo
 
 CHAPTERS = {
     "check": ("1. Check the data", "before a minute of compute is spent on it"),
-    "plan": ("2. Plan the run", "memory, time and hyperparameters, each with its reason"),
-    "spec": ("3. Train", "LoRA on the embedded base model"),
-    "evaluate": ("4. Did it help?", "base against tuned, on rows that training never saw"),
-    "merge": ("5. Merge", "the adapter into plain weights that any program loads"),
+    "advise": ("2. Is it worth it?", "what a prompt, examples and retrieval would do without any training"),
+    "plan": ("3. Plan the run", "memory, time and hyperparameters, each with its reason"),
+    "spec": ("4. Train", "LoRA on the embedded base model, with general rows replayed so that it forgets little"),
+    "evaluate": ("5. Did it help?", "base against tuned, on rows that training never saw"),
+    "merge": ("6. Merge", "the adapter into plain weights that any program loads"),
 }
 """The stage whose result opens each chapter → its title and what it is about."""
 
@@ -30,7 +33,7 @@ CHAPTERS = {
 @click.option("--output", metavar="DIR", help="Folder for the run; default: runs/demo, or runs/demo-2 and so on.")
 @json_option
 def command(output: str | None, as_json: bool) -> None:
-    """Check, plan, train, evaluate, merge and report on the ticket sample; under three minutes on two cores.
+    """Check, advise, plan, train, evaluate, merge and report on the ticket sample; under three minutes on two cores.
 
     \b
     Example:  tunesmith demo --output runs/demo
@@ -54,6 +57,8 @@ def _tell(out: Console, stage: str, result: object) -> None:
     match result:
         case CheckReport():
             print_check(out, result)
+        case Advice():
+            print_advice(out, result)
         case Plan():
             print_plan(out, result)
         case RunResult():

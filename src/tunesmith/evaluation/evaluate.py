@@ -104,7 +104,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
             rows=rows,
             asked=[rows[index] for index in asked],
             trained=trained,
-            retention=_retention_rows() if spec.model == EMBEDDED else [],
+            retention=_retention_rows(spec) if spec.model == EMBEDDED else [],
             prompt=prompt,
             reply_tokens=reply_tokens(references),
             trained_reply_tokens=reply_tokens([_reference(row) for row in trained]),
@@ -193,10 +193,15 @@ def _reference(row: Conversation) -> str:
     return answer.content.strip() if answer is not None and answer.role == "assistant" else ""
 
 
-def _retention_rows() -> list[Conversation]:
+def _retention_rows(spec: RunSpec) -> list[Conversation]:
+    """General rows that show what was forgotten; a row that was replayed in training shows nothing."""
     from tunesmith.assets import sample
 
-    return load(sample("retention"))
+    try:
+        replayed = {row.messages for row in load(spec.data.replay)} if spec.data.replay is not None else set()
+    except DataError:
+        replayed = set()
+    return [row for row in load(sample("retention")) if row.messages not in replayed]
 
 
 def _of_each(measured: Systems[Measured], part: Callable[[Measured], _T]) -> Systems[_T]:

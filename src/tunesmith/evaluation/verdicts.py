@@ -226,7 +226,7 @@ def _from_finding(finding: Finding) -> Verdict:
 
 def _forgot(status: Status, finding: str, evidence: str) -> Verdict:
     mend = (
-        "Lower the learning rate, train for fewer epochs, or mix general rows into the training data "
+        "Mix general rows into training (data.replay: FILE), lower the learning rate, or train for fewer epochs "
         "(LoRA forgets less than full fine-tuning)."
     )
     return Verdict("forgetting", status, finding, evidence, mend, "worse than the base on general tasks")

@@ -59,6 +59,7 @@ def eject(run: RunFolder) -> str:
         "",
         *rows,
         *_held_out(spec),
+        *_replayed(spec),
         "",
         *_arguments(trainer, options, spec.training),
         *_adapter(spec.adapter, "SEQ_CLS" if isinstance(spec.objective, RewardSpec) else "CAUSAL_LM"),
@@ -140,7 +141,7 @@ _CALL = [
 
 def _imports(spec: RunSpec) -> Iterator[str]:
     yield "import torch"
-    yield "from datasets import load_dataset"
+    yield f"from datasets import {'concatenate_datasets, ' if spec.data.replay is not None else ''}load_dataset"
     config = {"prefix": "PrefixTuningConfig", "prompt": "PromptTuningConfig"}.get(spec.adapter.kind, "LoraConfig")
     if spec.adapter.kind != "full":
         yield f"from peft import {config}"
@@ -169,8 +170,7 @@ def _model(spec: RunSpec) -> Iterator[str]:
 
 
 def _rows(spec: RunSpec) -> Iterator[str]:
-    first = next(iter(read(spec.data.train)))
-    kind = first.source.format if isinstance(first, Conversation) and first.source is not None else "?"
+    kind = _format(spec.data.train)
     if kind not in _SOURCE_KEYS:
         raise DataError(
             f"{spec.data.train}: TRL does not read {kind} rows; convert them with: tunesmith data convert "
@@ -228,6 +228,26 @@ def _held_out(spec: RunSpec) -> Iterator[str]:
         yield "train, held_out = parts['train'], parts['test']"
     else:
         yield "train = rows"
+
+
+def _replayed(spec: RunSpec) -> Iterator[str]:
+    if spec.data.replay is None:
+        return
+    for path in (spec.data.train, spec.data.replay):
+        if (kind := _format(path)) != "openai":
+            raise DataError(
+                f"{path}: with data.replay the script wants openai rows on both sides, and these are {kind}; convert "
+                f"them with: tunesmith data convert {path} OUT.jsonl --to openai"
+            )
+    replay = str(Path(spec.data.replay).resolve())
+    yield f"general = load_dataset('json', data_files={replay!r}, split='train')"
+    yield "train = concatenate_datasets([train, general.map(split, remove_columns=['messages'])])"
+
+
+def _format(path: str) -> str:
+    """The format of the first row, which stands for all: TRL reads one format."""
+    first = next(iter(read(path)))
+    return first.source.format if isinstance(first, Conversation) and first.source is not None else "?"
 
 
 def _arguments(trainer: str, options: dict[str, Any], training: TrainingSpec) -> Iterator[str]:

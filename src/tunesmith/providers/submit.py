@@ -8,15 +8,13 @@ uploaded twice, from whichever machine.
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 
 from tunesmith import storage
-from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.read import load
-from tunesmith.dataset.split import split
+from tunesmith.dataset.run_rows import RunRows, read_rows
 from tunesmith.dataset.write import write
 from tunesmith.errors import ProviderError, RunError, SpecError
 from tunesmith.providers.cost import price_of
@@ -62,9 +60,9 @@ def submit(spec: RunSpec, provider: str, *, confirm: Confirm) -> Job | None:
     method, epochs, lora = _method(spec), _epochs(spec), _lora(spec)
     place = find_provider(provider)
     rules = place.rules(spec.model)
-    train, validation = _rows(spec)
-    prepared = prepare(train, rules, method, model=spec.model, minimum=rules.minimum_rows)
-    checked = prepare(validation, rules, method, model=spec.model, minimum=1) if validation else None
+    rows = read_rows(spec.data, spec.training.seed)
+    prepared = prepare(rows.train, rules, method, model=spec.model, minimum=rules.minimum_rows)
+    checked = prepare(rows.validation, rules, method, model=spec.model, minimum=1) if rows.validation else None
     price = price_of(spec, provider, prepared.tokens * epochs)
     offer = Offer(
         provider=place.name,
@@ -100,7 +98,7 @@ def submit(spec: RunSpec, provider: str, *, confirm: Confirm) -> Job | None:
     if not _accept_quote(place, request, offer, confirm):
         return None
     job = place.create(request)
-    _record(run, spec, ProviderState(provider, job, request.training_file, request.validation_file), offer, validation)
+    _record(run, spec, ProviderState(provider, job, request.training_file, request.validation_file), offer, rows)
     return job
 
 
@@ -147,17 +145,6 @@ def _lora(spec: RunSpec) -> Lora | None:
     )
 
 
-def _rows(spec: RunSpec) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """The rows to train on and those to validate on, split as `train` would."""
-    rows = load(spec.data.train)
-    if spec.data.eval is not None:
-        return rows, load(spec.data.eval)
-    if spec.data.holdout == 0:
-        return rows, ()
-    parts = split(rows, spec.data.holdout, spec.training.seed)
-    return parts.train, parts.holdout
-
-
 def _upload(place: Provider, run: RunFolder, prepared: Prepared) -> str:
     """The id of the file at the provider, uploaded if it is not there yet; a copy stays in the run folder."""
     name = f"tunesmith-{hashlib.sha256(prepared.content).hexdigest()[:24]}.jsonl"
@@ -179,13 +166,11 @@ def _accept_quote(place: Provider, request: JobRequest, offer: Offer, confirm: C
     return confirm(Offer(**{**values, "usd": quote.usd, "price_source": f"{place.name}'s own estimate"}))
 
 
-def _record(
-    run: RunFolder, spec: RunSpec, state: ProviderState, offer: Offer, validation: Sequence[Conversation]
-) -> None:
+def _record(run: RunFolder, spec: RunSpec, state: ProviderState, offer: Offer, rows: RunRows) -> None:
     """Leave the run folder; the job's id first, because it is what could not be found again."""
     write_state(run, state)
-    if validation and spec.data.eval is None:
-        write(run.holdout, validation)
+    if rows.holdout:
+        write(run.holdout, rows.holdout)
     storage.write_text(run.spec, dump_spec(spec))
     steps = -(-offer.rows // spec.training.batch_size) * offer.epochs
     with EventLog(run.events) as log:

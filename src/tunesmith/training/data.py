@@ -8,9 +8,8 @@ import msgspec
 
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats import find_format
-from tunesmith.dataset.read import load
 from tunesmith.dataset.render import Rendered, Renderer
-from tunesmith.dataset.split import split
+from tunesmith.dataset.run_rows import read_rows
 from tunesmith.errors import DataError
 from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, SftSpec
 from tunesmith.training.batches import Example, Row
@@ -42,22 +41,14 @@ class TrainingData:
 
 def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
     """Read, split and render what `spec.data` names. Raises DataError naming the row that cannot be trained on."""
-    train: Sequence[Conversation] = load(spec.data.train)
-    holdout: Sequence[Conversation] = ()
-    validation: Sequence[Conversation] = ()
-    if spec.data.eval is not None:
-        validation = load(spec.data.eval)
-    elif spec.data.holdout > 0:
-        parts = split(train, spec.data.holdout, spec.training.seed)
-        train, holdout = parts.train, parts.holdout
-        validation = holdout
-    examples, rendered = _examples(spec, renderer, train)
+    rows = read_rows(spec.data, spec.training.seed)
+    examples, rendered = _examples(spec, renderer, rows.train)
     supervised = sum(int(row.supervised.sum()) for row in rendered)
     lost = sum(row.supervised_lost for row in rendered)
     return TrainingData(
         train=examples,
-        validation=_examples(spec, renderer, validation)[0],
-        holdout=tuple(holdout),
+        validation=_examples(spec, renderer, rows.validation)[0],
+        holdout=tuple(rows.holdout),
         truncated_rows=sum(row.truncated for row in rendered),
         supervised_tokens_lost=lost / max(1, supervised + lost),
     )
