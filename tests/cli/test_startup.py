@@ -59,12 +59,13 @@ def test_importing_the_package_gives_the_verbs_and_imports_nothing_heavy() -> No
     assert {name.partition(".")[0] for name in done.stdout.split()}.isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("verb", ["advise", "chat", "check", "compare", "demo", "evaluate", "export", "plan", "train"])
-def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_imported(verb: str) -> None:
+def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_imported() -> None:
     program = (
         "import pkgutil, importlib, tunesmith\n"
         "for module in pkgutil.iter_modules(tunesmith.__path__): importlib.import_module(f'tunesmith.{module.name}')\n"
-        f"assert callable(tunesmith.{verb})"
+        "hidden = [name for name in tunesmith.__all__ if not callable(getattr(tunesmith, name))]\n"
+        "assert not hidden, hidden\n"
+        "assert {'check', 'convert', 'clean', 'split', 'train', 'serve', 'submit_job'} <= set(tunesmith.__all__)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -73,7 +73,7 @@ def command(
     )
     if host not in ("127.0.0.1", "::1", "localhost"):
         click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)
-    serve(settings, _announce)
+    serve(settings)
 
 
 @contextmanager
@@ -85,10 +85,3 @@ def server_extra() -> Iterator[None]:
         raise MissingDependencyError(
             f"serving needs {error.name}; install it with: pip install 'tunesmith[server]'"
         ) from error
-
-
-def _announce(address: str, first_key: str | None) -> None:
-    if first_key is not None:
-        click.echo(f"API key (shown once, keep it): {first_key}")
-    click.echo(f"Serving on {address}")
-    click.echo(f"Dashboard at {address.removesuffix('/v1')}/dashboard")

@@ -29,7 +29,15 @@ SHUTDOWN_SECONDS = 10
 """How long open requests may still take after SIGTERM."""
 
 
-def serve(settings: ServerSettings, announce: Callable[[str, str | None], None]) -> None:
+def print_address(address: str, first_key: str | None) -> None:
+    """Say where the server listens; the key is shown this once."""
+    if first_key is not None:
+        print(f"API key (shown once, keep it): {first_key}", flush=True)
+    print(f"Serving on {address}", flush=True)
+    print(f"Dashboard at {address.removesuffix('/v1')}/dashboard", flush=True)
+
+
+def serve(settings: ServerSettings, announce: Callable[[str, str | None], None] = print_address) -> None:
     """Serve until told to stop. `announce` is told the address, and the first API key when one had to be made.
 
     Raises SpecError, StorageError or ModelError before anything is served.
