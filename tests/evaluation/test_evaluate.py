@@ -126,6 +126,22 @@ def test_other_rows_can_be_given(run: RunFolder, tmp_path: Path) -> None:
     assert (evaluation.data, evaluation.rows) == (str(other), 1)
 
 
+def test_rows_that_were_trained_on_are_a_leak_and_held_out_ones_are_none(run: RunFolder, tmp_path: Path) -> None:
+    trained = [turns(f"w{n} w{n + 2} w{n + 5}", "w40") for n in range(24)]
+    held_out = [json.loads(line) for line in run.holdout.read_text().splitlines()]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*held_out, *trained]))
+    values = run.load_spec().model_dump() | {"data": {"train": str(file)}}
+    storage.write_text(run.spec, dump_spec(parse_spec(values)))
+    leak = {verdict.name: verdict.status for verdict in evaluate(run).verdicts}
+    assert leak["data leak"] == "good"
+    assert leak["too few examples"] == "bad"  # the checklist is run where the run folder holds no report of it
+    seen = tmp_path / "seen.jsonl"
+    seen.write_text("".join(json.dumps(line) + "\n" for line in trained))
+    leak = {verdict.name: verdict.status for verdict in evaluate(run, str(seen)).verdicts}
+    assert leak["data leak"] == "bad"
+
+
 def test_an_empty_file_is_refused(run: RunFolder, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")

@@ -173,3 +173,12 @@ def test_the_measures_of_an_objective_are_drawn(bare_run: RunFolder) -> None:
         assert f"<h3>{title}</h3>" in text
     assert "Length of replies" not in text
     assert text.count("Held-out") > 0
+
+
+def test_a_log_without_verdicts_is_judged_in_the_report(bare_run: RunFolder) -> None:
+    steps = [f'{{"event": "step", "step": {step}, "loss": {2 / step}}}' for step in range(1, 41)]
+    evals = [f'{{"event": "eval", "step": {step}, "loss": {abs(step - 15) / 10 + 1}}}' for step in range(5, 45, 5)]
+    bare_run.events.write_text("\n".join([*steps, *evals]))
+    text = page(bare_run)
+    assert "Overfitted: validation loss rose after step 15" in text
+    assert text.count('class="flag bad"') == 2  # on the curves, drawn wide and narrow

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from test_train import make_spec
 
+from tunesmith.errors import RunError
+from tunesmith.training.curves import Curves, read_curves
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent, read_events
 from tunesmith.training.run import train
-from tunesmith.training.signals import Curves, judge_curves, live_signals, read_curves
+from tunesmith.training.signals import judge_curves, judge_events, live_signals
 
 
 def curves(
@@ -36,7 +38,11 @@ def curves(
         (curves([2.0, 0.5, 0.02, 0.01], [1.0, 0.3, 0.015, 0.016]), "good", "No sign"),
         (curves([2.0, 1.0, 0.99, 0.98], [1.9, 1.2, 1.21, 1.2]), "good", "No sign"),
         (curves([2.0], [1.5]), "good", "No sign"),
-        (curves([1.0, 1.5, 2.0], [1.0, 1.6, 2.1]), "good", "No sign"),  # diverged: both rise, not overfitting
+        (
+            curves([1.0, 1.5, 2.0], [1.0, 1.6, 2.1]),
+            "good",
+            "No sign",
+        ),  # both rise, too few to say more
     ],
 )
 def test_the_gravest_sign_is_read_off_the_curves(planted: Curves, status: str, word: str) -> None:
@@ -96,7 +102,9 @@ def test_curves_are_read_from_the_event_log_without_its_torn_last_line(tmp_path:
             log.record(event)
         log.record(EndEvent(3, "finished", 3, 1.0))
     path.write_bytes(path.read_bytes() + b'{"event": "ste')
-    assert read_curves(read_events(path)) == Curves((2, 3), (2.0, 0.5), (1.5, 1.2), 3, None, "finished")
+    assert read_curves(read_events(path)) == Curves(
+        (2, 3), (2.0, 0.5), (1.5, 1.2), 3, None, "finished", (3.0, 1.0, 0.5)
+    )
 
 
 def test_a_log_knows_what_was_kept_of_an_earlier_start(tmp_path: Path) -> None:
@@ -108,6 +116,31 @@ def test_a_log_knows_what_was_kept_of_an_earlier_start(tmp_path: Path) -> None:
     with EventLog(path, keep_bytes=kept) as log:
         log.record(step(2, 2.5))
         assert log.events == [step(1, 3.0), step(2, 2.5)]
+
+
+def test_a_log_by_hand_needs_no_more_than_steps_and_losses_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    steps = [{"event": "step", "step": step, "loss": 2 / step} for step in range(1, 41)]
+    evals = [{"event": "eval", "step": step, "loss": abs(step - 15) / 10 + 1} for step in range(5, 45, 5)]
+    other = [{"event": "checkpoint", "step": 40, "path": "x"}]
+    path.write_text("".join(json.dumps(event) + "\n" for event in [*steps, *evals, *other]))
+    assert [verdict.name for verdict in judge_events(read_events(path))] == ["overfitting"]
+
+
+@pytest.mark.parametrize("loss", ["NaN", "Infinity", "null"])
+def test_a_loss_that_is_no_number_has_diverged(tmp_path: Path, loss: str) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = ['{"event": "step", "step": 1, "loss": 2.0}', f'{{"event": "step", "step": 2, "loss": {loss}}}']
+    path.write_text("\n".join(lines))
+    verdict = judge_events(read_events(path))[0]
+    assert (verdict.name, verdict.status, verdict.step) == ("diverged", "bad", 2)
+
+
+def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event": "step", "step": 1, "loss": 2.0}\n{"event": "step", "step": 2}\n{}\n')
+    with pytest.raises(RunError, match=r"events\.jsonl:2.*loss"):
+        read_events(path)
 
 
 def test_a_missing_event_log_has_no_events(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ result states. Which metrics are computed follows from what the rows are (`metri
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -34,6 +36,7 @@ from tunesmith.evaluation.prompted import best_prompt, shown_prompt
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Sample, Verdict
 from tunesmith.evaluation.verdicts import judge
 from tunesmith.models.load import EMBEDDED, load_tokenizer
+from tunesmith.quality.checklist import check
 from tunesmith.quality.leakage import leaked_rows
 from tunesmith.quality.report import CheckReport
 from tunesmith.quality.rows import RowWriter
@@ -85,7 +88,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     answerable = [index for index, row in enumerate(rows) if _reference(row)]
     asked = _choose(answerable, MAX_REPLIES)
     references = [_reference(rows[index]) for index in asked]
-    training = _training_rows(spec, rows)
+    training = _training_rows(run, spec)
     trained = [
         training[index] for index in _choose([i for i, row in enumerate(training) if _reference(row)], TRAINED_ROWS)
     ]
@@ -138,7 +141,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
         rows=len(rows),
         task=("code" if compared and compared[0].name.startswith("pass@") else task) if asked else "plain text",
         metrics=metrics_found,
-        verdicts=_judge(run, measured, metrics_found, rows, training, trained, references),
+        verdicts=_judge(run, spec, measured, metrics_found, rows, training, trained, references),
         samples=_samples(rows, asked, references, replies, headline_score(task)),
         seconds=time.monotonic() - started,
         prompt=prompt,
@@ -159,17 +162,26 @@ def _held_out(run: RunFolder, spec: RunSpec) -> str:
     )
 
 
-def _training_rows(spec: RunSpec, evaluated: Sequence[Conversation]) -> list[Conversation]:
-    """The rows the run was trained on, where their file is still there: those of the file that are not evaluated.
-
-    A row that is word for word in both counts as evaluated here; that it leaked is another matter (see `_leak`).
-    """
+def _training_rows(run: RunFolder, spec: RunSpec) -> list[Conversation]:
+    """The rows the run was trained on, where their file is still there: those of the file that it did not hold out."""
     try:
         rows = load(spec.data.train)
     except DataError:
         return []
-    held_out = set() if spec.data.eval is not None else {row.messages for row in evaluated}
-    return [row for row in rows if row.messages not in held_out]
+    held_out = Counter(map(_content, load(run.holdout))) if spec.data.eval is None and run.holdout.is_file() else None
+    if held_out is None:
+        return rows
+    trained = []
+    for row in rows:
+        if held_out[_content(row)]:
+            held_out[_content(row)] -= 1
+        else:
+            trained.append(row)
+    return trained
+
+
+def _content(row: Conversation) -> tuple[object, ...]:
+    return row.messages, row.text
 
 
 def _choose(candidates: list[int], most: int) -> list[int]:
@@ -224,6 +236,7 @@ def _general(measured: Systems[Measured]) -> list[MetricComparison]:
 
 def _judge(
     run: RunFolder,
+    spec: RunSpec,
     measured: Systems[Measured],
     found: tuple[MetricComparison, ...],
     rows: Sequence[Conversation],
@@ -242,7 +255,7 @@ def _judge(
             drift=by_name.get("drift"),
             memory=_memory(measured.base, measured.tuned, trained, references),
             leak=_leak(training, rows),
-            check=_check(run),
+            check=_check(run, spec),
             adapter=_adapter(run, events),
         )
     )
@@ -278,9 +291,10 @@ def _leak(training: Sequence[Conversation], rows: Sequence[Conversation]) -> Lea
     return Leak(len(leaked_rows(trained.rows(), evaluated.rows())), len(rows))
 
 
-def _check(run: RunFolder) -> CheckReport | None:
+def _check(run: RunFolder, spec: RunSpec) -> CheckReport | None:
+    """The checklist's report of the run; made now where it has none and its training file is still there."""
     if not run.check.is_file():
-        return None
+        return check([spec.data.train]) if Path(spec.data.train).is_file() else None
     try:
         return msgspec.json.decode(run.check.read_bytes(), type=CheckReport)
     except msgspec.DecodeError as error:
@@ -291,7 +305,8 @@ def _adapter(run: RunFolder, events: Sequence[Event]) -> AdapterState | None:
     if not run.adapter.is_dir():
         return None
     start = next((event for event in events if isinstance(event, StartEvent)), None)
-    trained = None if start is None else start.trainable_parameters / start.total_parameters
+    told = start is not None and start.total_parameters > 0  # other tools' logs, and hosted providers', do not say
+    trained = start.trainable_parameters / start.total_parameters if start is not None and told else None
     return AdapterState(run.merged.is_dir(), trained)
 
 

@@ -5,6 +5,7 @@ The result comes first, then what it rests on, then how to make it again. A part
 """
 
 import difflib
+import math
 import platform
 import re
 from dataclasses import dataclass
@@ -151,9 +152,10 @@ def _metric(metric: MetricComparison) -> ShownMetric:
 
 
 def _curves(data: RunData) -> Markup | None:
-    losses = [(float(step.step), step.loss) for step in data.steps]
+    losses = [(float(step.step), step.loss) for step in data.steps if math.isfinite(step.loss)]
     # An online objective's validation is its negated reward, which has a chart of its own.
-    validation = [(float(event.step), event.loss) for event in data.evals if "reward" not in event.measures]
+    evals = [event for event in data.evals if "reward" not in event.measures]
+    validation = [(float(event.step), event.loss) for event in evals if math.isfinite(event.loss)]
     if not losses and not validation:
         return None
     smooth = list(zip([x for x, _ in losses], smoothed([y for _, y in losses]), strict=True))

@@ -13,13 +13,17 @@ from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
 from tunesmith.training.events import EndEvent, EvalEvent, StartEvent, StepEvent, VerdictEvent, read_events
+from tunesmith.training.signals import judge_events
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as far as it went; `steps` and `evals` are in order, each step once (the last time, if resumed)."""
+    """A run as far as it went; `steps` and `evals` are in order, each step once (the last time, if resumed).
+
+    `verdicts` are those recorded while it trained, and what its curves show beside them.
+    """
 
     folder: RunFolder
     spec: RunSpec
@@ -41,7 +45,8 @@ def read_run(folder: RunFolder) -> RunData:
     steps: dict[int, StepEvent] = {}
     evals: dict[int, EvalEvent] = {}
     verdicts: dict[tuple[int, str], VerdictEvent] = {}
-    for event in read_events(folder.events):
+    events = read_events(folder.events)
+    for event in events:
         match event:
             case StartEvent():
                 start, end = event, None
@@ -53,6 +58,9 @@ def read_run(folder: RunFolder) -> RunData:
                 verdicts[event.step, event.name] = event
             case EndEvent():
                 end = event
+    # A log that another tool wrote holds no verdicts, and some can only be reached at the end.
+    raised = {verdict.name for verdict in verdicts.values()}
+    late = [v for v in judge_events(events) if events and v.status != "good" and v.name not in raised]
     return RunData(
         folder=folder,
         spec=spec,
@@ -62,7 +70,7 @@ def read_run(folder: RunFolder) -> RunData:
         start=start,
         steps=tuple(steps[step] for step in sorted(steps)),
         evals=tuple(evals[step] for step in sorted(evals)),
-        verdicts=tuple(verdicts.values()),
+        verdicts=(*verdicts.values(), *late),
         end=end,
     )
 

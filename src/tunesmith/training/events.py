@@ -1,6 +1,13 @@
-"""The run's event log: one JSON object a line, appended and synced, read back by resume, reports and verdicts."""
+"""The run's event log: one JSON object a line, appended and synced, read back by resume, reports and verdicts.
 
+Other tools write it too, so only what an event cannot do without is required of it (a step and its loss), kinds that
+are not known here are passed over, and a loss may be NaN or null, as it is when a run diverges.
+"""
+
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -11,17 +18,17 @@ from tunesmith.errors import RunError
 class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     """Training began (or resumed, when `step` is not 0)."""
 
-    step: int
-    total_steps: int
-    train_rows: int
-    eval_rows: int
-    trainable_parameters: int
-    total_parameters: int
-    truncated_rows: int
-    supervised_tokens_lost: float
-    model: str
-    precision: str
-    time: float
+    step: int = 0
+    total_steps: int = 0
+    train_rows: int = 0
+    eval_rows: int = 0
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    truncated_rows: int = 0
+    supervised_tokens_lost: float = 0.0
+    model: str = ""
+    precision: str = ""
+    time: float = 0.0
 
 
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
@@ -33,12 +40,12 @@ class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
 
     step: int
     loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    supervised_tokens: int
-    seconds: float
-    epoch: float
+    learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    epoch: float = 0.0
     measures: dict[str, float] = {}
 
 
@@ -50,9 +57,9 @@ class EvalEvent(Struct, frozen=True, tag_field="event", tag="eval"):
 
     step: int
     loss: float
-    supervised_tokens: int
-    seconds: float
-    best: bool
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    best: bool = False
     measures: dict[str, float] = {}
 
 
@@ -66,7 +73,7 @@ class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):
     name: str
     status: str
     finding: str
-    mend: str
+    mend: str = ""
     evidence: str = ""
     signal: str = ""
 
@@ -75,9 +82,9 @@ class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
     """Training ended: `reason` is `finished`, `early_stopping` or `interrupted`; at a provider, also `failed`."""
 
     step: int
-    reason: str
-    best_step: int | None
-    seconds: float
+    reason: str = "finished"
+    best_step: int | None = None
+    seconds: float = 0.0
 
 
 class MessageEvent(Struct, frozen=True, tag_field="event", tag="message"):
@@ -89,6 +96,8 @@ class MessageEvent(Struct, frozen=True, tag_field="event", tag="message"):
 
 
 Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent | MessageEvent
+
+_KINDS = ("start", "step", "eval", "verdict", "end", "message")
 
 
 def read_events(path: Path) -> list[Event]:
@@ -104,9 +113,22 @@ def read_events(path: Path) -> list[Event]:
     events: list[Event] = []
     for number, line in enumerate(lines, start=1):
         try:
-            events += [decoder.decode(line)] if line else []
+            events += [decoder.decode(line)] if line.strip() else []
         except msgspec.DecodeError as error:
-            if number == len(lines):
-                break
-            raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
+            try:
+                events += _foreign(line)
+            except ValueError:
+                if number == len(lines):
+                    break
+                raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
     return events
+
+
+def _foreign(line: bytes) -> list[Event]:
+    """The event of a line that strict JSON of ours is not: one of an unknown kind is none; raises ValueError."""
+    found: Any = json.loads(line)  # which takes NaN and Infinity, as other writers write them
+    if isinstance(found, dict) and isinstance(found.get("event"), str) and found["event"] not in _KINDS:
+        return []
+    if isinstance(found, dict) and found.get("loss", 0.0) is None:
+        found["loss"] = math.nan
+    return [msgspec.convert(found, Event)]

@@ -1,16 +1,17 @@
 """Signs of trouble in a run's curves: one reading of them, live while it trains and again in the report.
 
 Pure functions of the events so far. The signs are the field's usual ones (validation loss rises while training loss
-falls, and so on); the thresholds that turn a sign into a verdict are named here. They are set wide enough that the
-noise of a few dozen rows raises no alarm, at the price of noticing late.
+falls, and so on); the thresholds that turn a sign into a verdict are named here, and no change counts that the curve's
+own noise could make. They are wide enough that a few dozen noisy rows raise no alarm, at the price of noticing late.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
+from tunesmith.training.curves import LEAST_FOR_NOISE, Curves, noise, read_curves, smooth
+from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
 from tunesmith.training.reward_signals import judge_rewards, read_rewards
 
 RISE = 0.02
@@ -18,6 +19,9 @@ RISE = 0.02
 
 FLAT = 0.01
 """Validation loss that falls by less than this share over half of the run has stopped falling."""
+
+FAR = 3
+"""Times as far a validation loss must rise where its noise cannot be told: at the end of a curve, or in a short one."""
 
 FALL = 0.10
 """Training loss that falls by this share over the same half is still falling: memorization starts."""
@@ -28,11 +32,23 @@ LEARNED_BY_HEART = 0.05
 NOISE = 0.02
 """Nats per token; no change of a loss smaller than this is a sign of anything."""
 
-UNTOUCHED = 0.03
+SURE = 3.0
+"""Standard deviations of a curve's noise by which a change must exceed what noise would make."""
+
+GENERALIZES = 4 * LEARNED_BY_HEART
+"""Validation loss up to this gives every token 82% on average; rows known so well are not learned by heart."""
+
+UNTOUCHED = 0.05
 """Validation loss that ends less than this share below the base's, with the training loss as flat, learned nothing."""
 
 UNFINISHED = 0.10
 """Validation loss that fell by this share over the last quarter of a run that ended by plan was still on its way."""
+
+UNDONE = 0.5
+"""Training loss that has lost this share of what it had gained diverges."""
+
+CLIMB = 0.10
+"""A climb of the training loss under this share of it is no divergence."""
 
 LOOK_EVERY = 10
 """Steps between looks at curves that need no evaluation."""
@@ -40,45 +56,11 @@ LOOK_EVERY = 10
 LEAST_EVALUATIONS = 4
 """Fewer evaluations have no last quarter."""
 
+LEAST_STEPS = 8
+"""Fewer steps have no trend."""
 
-@dataclass(frozen=True)
-class Curves:
-    """Validation losses by step, and the mean training loss of the steps since the evaluation before; same length.
-
-    `first_loss` is the validation loss before the first step, the base model's; `reason` is why training ended.
-    """
-
-    steps: tuple[int, ...]
-    training: tuple[float, ...]
-    validation: tuple[float, ...]
-    kept_step: int | None = None
-    first_loss: float | None = None
-    reason: str | None = None
-
-
-def read_curves(events: Iterable[Event]) -> Curves:
-    """The loss curves in a run's events; empty when nothing was evaluated."""
-    steps: list[int] = []
-    training: list[float] = []
-    validation: list[float] = []
-    since: list[float] = []
-    kept_step = first_loss = reason = None
-    for event in events:
-        match event:
-            case StepEvent():
-                since.append(event.loss)
-            case EvalEvent() if since:
-                steps.append(event.step)
-                training.append(float(np.mean(since)))
-                validation.append(event.loss)
-                since = []
-            case EvalEvent():
-                first_loss = event.loss
-            case EndEvent():
-                kept_step, reason = event.best_step, event.reason
-            case _:
-                pass
-    return Curves(tuple(steps), tuple(training), tuple(validation), kept_step, first_loss, reason)
+PARTS = 10
+"""Parts that the steps are cut into, to see where the training loss goes."""
 
 
 def live_signals(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
@@ -93,42 +75,35 @@ def live_signals(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
         return ()
     known = {event.name for event in events if isinstance(event, VerdictEvent)}
     return tuple(
-        verdict
-        for verdict in judge_events(events, last.step, finished=False)
-        if verdict.status != "good" and verdict.name not in known
+        verdict for verdict in judge_events(events, last.step) if verdict.status != "good" and verdict.name not in known
     )
 
 
-def judge_events(events: Sequence[Event], step: int = 0, *, finished: bool = True) -> tuple[VerdictEvent, ...]:
+def judge_events(events: Sequence[Event], step: int | None = None) -> tuple[VerdictEvent, ...]:
     """What the curves in a run's events show: of its losses, or of its rewards where the objective has those.
 
-    While the run is not `finished` yet, that nothing was validated so far says nothing, unless no row is held out.
+    `step` is where it was seen, by default the last. While the run goes on, that nothing was validated so far says
+    nothing, unless no row is held out.
     """
+    if step is None:
+        step = max((event.step for event in events if isinstance(event, StepEvent | EvalEvent)), default=0)
     rewards = judge_rewards(read_rewards(events), step)
     if rewards is not None:
         return (rewards,)
     curves = read_curves(events)
-    blind = any(isinstance(event, StartEvent) and event.eval_rows == 0 for event in events)
-    return (judge_curves(curves, step),) if finished or blind or curves.steps else ()
+    blind = any(isinstance(event, StartEvent) and event.train_rows and not event.eval_rows for event in events)
+    if curves.steps or curves.reason is not None or blind:
+        return (judge_curves(curves, step),)
+    diverged = _diverged(curves)
+    return () if diverged is None else (_verdict(curves, step, diverged),)
 
 
 def judge_curves(curves: Curves, step: int = 0) -> VerdictEvent:
     """The gravest sign in the curves, or a good verdict; `step` is where it was seen."""
-    if not curves.steps:
-        return VerdictEvent(
-            step,
-            "no eval set",
-            "warn",
-            "No validation loss was measured while training, so overfitting cannot be seen.",
-            "Hold out 10 to 20% of the rows (data.holdout: 0.1).",
-            "no evaluation in events.jsonl",
-            "no evaluation set",
-        )
-    for sign in (_overfitting, _memorized, _memorizing, _underfitting):
+    for sign in (_diverged, _unseen, _overfitting, _memorized, _memorizing, _underfitting):
         found = sign(curves)
         if found is not None:
-            name, status, finding, mend, signal = found
-            return VerdictEvent(step, name, status, finding, mend, _evidence(curves), signal)
+            return _verdict(curves, step, found)
     return VerdictEvent(
         step, "overfitting", "good", "No sign of overfitting in the loss curves.", "", _evidence(curves)
     )
@@ -138,18 +113,59 @@ _Sign = tuple[str, str, str, str, str]
 """Name, status, finding, mend, and the signal of the field's table that it matches."""
 
 
+def _verdict(curves: Curves, step: int, sign: _Sign) -> VerdictEvent:
+    name, status, finding, mend, signal = sign
+    return VerdictEvent(step, name, status, finding, mend, _evidence(curves), signal)
+
+
+def _unseen(curves: Curves) -> _Sign | None:
+    if curves.steps:
+        return None
+    return (
+        "no eval set",
+        "warn",
+        "No validation loss was measured while training, so overfitting cannot be seen.",
+        "Hold out 10 to 20% of the rows (data.holdout: 0.1).",
+        "no evaluation set",
+    )
+
+
+def _diverged(curves: Curves) -> _Sign | None:
+    mend = "Lower training.learning_rate, raise training.warmup, or set training.precision: fp32."
+    signal = "the loss climbs or is no number"
+    if not all(map(math.isfinite, (*curves.losses, *curves.validation))):
+        return ("diverged", "bad", "Diverged: the loss is no finite number any more.", mend, signal)
+    if len(curves.losses) < LEAST_STEPS:
+        return None
+    parts = np.array_split(np.asarray(curves.losses), min(PARTS, len(curves.losses)))
+    means = np.array([part.mean() for part in parts])
+    lowest, last = int(means.argmin()), float(means[-1])
+    climb = last - means[lowest]
+    # Batches differ: how far the mean of a part is from the curve, by how far a loss is from the one before it.
+    error = float(np.median(np.abs(np.diff(curves.losses)))) / 0.6745 / math.sqrt(2 * len(parts[-1]))
+    unsure = 2 * SURE * error  # twice, because the lowest of many parts is low by chance, too
+    gained = max(float(means[0] - means[lowest]), 0.0)
+    if climb <= max(UNDONE * gained, CLIMB * abs(means[lowest]), NOISE, unsure):
+        return None
+    return ("diverged", "bad", f"Diverged: training loss climbed from {means[lowest]:.3f} to {last:.3f}.", mend, signal)
+
+
 def _overfitting(curves: Curves) -> _Sign | None:
-    best = int(np.argmin(curves.validation))
-    lowest, last = curves.validation[best], curves.validation[-1]
+    validation, training = smooth(curves.validation), smooth(curves.training)
+    best, count = int(np.argmin(validation)), len(curves.steps)
+    lowest = float(validation[best])
     # Right at the end of a curve one bad evaluation is not yet a rise: two in a row are, or one far above.
-    recent = min(curves.validation[-2:]) if best < len(curves.steps) - 2 else last
-    margin = max(NOISE, RISE * lowest) * (1 if best < len(curves.steps) - 2 else 3)
-    if recent - lowest <= margin or curves.training[-1] >= curves.training[best]:
+    ended = best >= count - 2
+    recent = float(validation[-1] if ended else min(validation[-2:]))
+    doubtful = ended or count < LEAST_FOR_NOISE
+    margin = max((FAR if doubtful else 1) * max(NOISE, RISE * lowest), SURE * noise(curves.validation))
+    if recent - lowest <= margin or training[-1] - training[best] > max(NOISE, SURE * noise(curves.training)):
         return None
     signal = "training loss falls while validation loss rises"
-    where = f"after step {curves.steps[best]} while training loss fell"
-    if curves.kept_step == curves.steps[best]:
-        finding = f"Validation loss rose {where}; the weights of that step were kept."
+    fell = training[-1] < training[best]
+    where = f"after step {curves.steps[best]} while training loss {'fell' if fell else 'did not'}"
+    if curves.kept_step == curves.steps[int(np.argmin(curves.validation))]:
+        finding = f"Validation loss rose {where}; the weights of step {curves.kept_step} were kept."
         mend = "Nothing is lost; fewer epochs would save time, more data would help more."
         return ("overfitting", "warn", finding, mend, signal)
     mend = "Train for fewer epochs or with training.early_stopping, or add data."
@@ -157,8 +173,8 @@ def _overfitting(curves: Curves) -> _Sign | None:
 
 
 def _memorized(curves: Curves) -> _Sign | None:
-    last_training, last = curves.training[-1], curves.validation[-1]
-    if last_training >= LEARNED_BY_HEART or last - last_training <= max(3 * NOISE, last_training):
+    last_training, last = float(smooth(curves.training)[-1]), float(smooth(curves.validation)[-1])
+    if not last_training < LEARNED_BY_HEART or last <= GENERALIZES:
         return None
     return (
         "memorized",
@@ -170,13 +186,22 @@ def _memorized(curves: Curves) -> _Sign | None:
 
 
 def _memorizing(curves: Curves) -> _Sign | None:
+    if len(curves.steps) <= 2:
+        return None
     half = len(curves.steps) // 2
-    last_training, last = curves.training[-1], curves.validation[-1]
-    flat = curves.validation[half] - last < max(NOISE, FLAT * last)
-    falling = curves.training[half] - last_training > max(NOISE, FALL * curves.training[half])
+    training, validation = smooth(curves.training), smooth(curves.validation)
+    kept_falling, still_better = training[half] - training[-1], validation[half] - validation[-1]
+    flat = still_better < max(NOISE, FLAT * validation[-1])
+    falling = kept_falling > max(NOISE, FALL * training[half])
+    per_evaluation = max(1.0, len(curves.losses) / len(curves.steps))  # steps whose mean a training loss is
+    # Two curves are compared, so the noise of both counts.
+    unsure = SURE * math.sqrt(2) * max(noise(curves.validation), noise(curves.losses) / math.sqrt(per_evaluation))
+    if len(curves.steps) < LEAST_FOR_NOISE:
+        unsure = max(unsure, FAR * NOISE, FAR * RISE * validation[-1])
+    surely = kept_falling - still_better > unsure
     # Curves that lie on each other are one curve: the rows held out are learned as well as those trained on.
-    apart = last - last_training > NOISE
-    if len(curves.steps) <= 2 or not (flat and falling and apart):
+    apart = validation[-1] - training[-1] > NOISE
+    if not (flat and falling and surely and apart):
         return None
     return (
         "memorization",
@@ -190,10 +215,10 @@ def _memorizing(curves: Curves) -> _Sign | None:
 def _underfitting(curves: Curves) -> _Sign | None:
     if curves.reason is None:  # still training: what it will have learned in the end is not known
         return None
-    first = curves.first_loss if curves.first_loss is not None else curves.validation[0]
-    lowest = min(curves.validation)
-    still = curves.training[0] - curves.training[-1] < max(NOISE, UNTOUCHED * curves.training[0])
-    if first > LEARNED_BY_HEART and still and first - lowest < max(NOISE, UNTOUCHED * first):
+    validation = smooth(curves.validation)
+    first = curves.first_loss if curves.first_loss is not None else float(validation[0])
+    lowest = float(validation.min())
+    if first > LEARNED_BY_HEART and first - lowest < max(NOISE, UNTOUCHED * first) and not _learned(curves):
         return (
             "underfitting",
             "warn",
@@ -201,10 +226,11 @@ def _underfitting(curves: Curves) -> _Sign | None:
             "Raise training.learning_rate, train for more epochs, or raise adapter.r.",
             "training and validation loss both stay high",
         )
-    count = len(curves.validation)
+    count = len(validation)
     quarter = max(1, count // 4)
-    before, last = curves.validation[max(0, count - 1 - quarter)], curves.validation[-1]
-    if curves.reason == "finished" and count >= LEAST_EVALUATIONS and before - last > max(NOISE, UNFINISHED * before):
+    before, last = float(validation[max(0, count - 1 - quarter)]), float(validation[-1])
+    needed = max(NOISE, UNFINISHED * before, SURE * noise(curves.validation))
+    if curves.reason == "finished" and count >= LEAST_EVALUATIONS and before - last > needed:
         return (
             "underfitting",
             "warn",
@@ -215,9 +241,22 @@ def _underfitting(curves: Curves) -> _Sign | None:
     return None
 
 
+def _learned(curves: Curves) -> bool:
+    """Whether the training loss fell: from its first tenth, where most of a fall may be, to its second half."""
+    if len(curves.losses) < LEAST_STEPS:
+        return curves.training[0] - curves.training[-1] >= max(NOISE, UNTOUCHED * curves.training[0])
+    early, late = max(3, len(curves.losses) // 10), len(curves.losses) // 2
+    began, ended = float(np.mean(curves.losses[:early])), float(np.mean(curves.losses[late:]))
+    return began - ended >= max(NOISE, UNTOUCHED * began, 2 * noise(curves.losses) / math.sqrt(early))
+
+
 def _evidence(curves: Curves) -> str:
+    trained = [curves.losses[0], *curves.training, curves.losses[-1]] if curves.losses else curves.training
+    told = f"training loss {trained[0]:.3f}, then {trained[-1]:.3f}" if trained else "no loss was logged"
+    if not curves.steps:
+        return told
     best = int(np.argmin(curves.validation))
     return (
         f"validation loss {curves.validation[best]:.3f} at step {curves.steps[best]}, {curves.validation[-1]:.3f} at "
-        f"step {curves.steps[-1]}; training loss {curves.training[0]:.3f}, then {curves.training[-1]:.3f}"
+        f"step {curves.steps[-1]}; {told}"
     )
