@@ -20,9 +20,11 @@ class Settings:
 def load_settings() -> Settings:
     """Settings from the environment.
 
-    `TUNESMITH_CACHE` (default `~/.cache/tunesmith`), `TUNESMITH_THREADS` (default: all cores), `OPENAI_API_KEY`.
+    `TUNESMITH_CACHE` (default: `tunesmith` in `XDG_CACHE_HOME`, itself by default `~/.cache`), `TUNESMITH_THREADS`
+    (default: all cores), `OPENAI_API_KEY`.
     """
-    cache = os.environ.get("TUNESMITH_CACHE") or Path.home() / ".cache" / "tunesmith"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("TUNESMITH_CACHE") or Path(caches) / "tunesmith"
     threads = os.environ.get("TUNESMITH_THREADS", "")
     return Settings(
         cache=Path(cache),

@@ -25,6 +25,7 @@ from jinja2 import TemplateError
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from tunesmith.cache import digest
 from tunesmith.dataset.conversation import Conversation, Message, ToolCall
 from tunesmith.errors import DataError, ModelError
 
@@ -114,6 +115,14 @@ class Renderer:
         text = self._template(turns, row)
         start = self._reply_start(turns, len(turns) - 1, row, text, text)
         return list(self._tokenizer.encode(text[:start], add_special_tokens=False))
+
+    def fingerprint(self) -> str:
+        """Identifies what conversations become: tokenizer, template, and the day where the template writes it."""
+        template = self._tokenizer.chat_template
+        texts = template if isinstance(template, dict) else {"default": template or ""}
+        dated = {name: _dated(text, self._today) for name, text in texts.items()}
+        special = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
+        return digest(self._tokenizer.backend_tokenizer.to_str(), repr(sorted(dated.items())), repr(special))
 
     def text(self, row: Conversation) -> str:
         """The text that is trained on: what the template makes of the row, or the plain text itself."""

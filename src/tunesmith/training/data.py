@@ -9,24 +9,26 @@ import msgspec
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats import find_format
 from tunesmith.dataset.render import Rendered, Renderer
+from tunesmith.dataset.render_parallel import render_rows
 from tunesmith.dataset.run_rows import read_rows
 from tunesmith.errors import DataError
-from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, SftSpec
+from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RunSpec, SftSpec
 from tunesmith.training.batches import Example, Row
 from tunesmith.training.preference import Judged, Pair, both_replies, must_be_judged
 from tunesmith.training.prompt import Prompt
+from tunesmith.training.tokenized import Tokenized, cached
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """`holdout` are the rows that were split off for validation (none when the spec names an eval file).
+    """`holdout` are the rows that were split off for validation, as JSONL (none when the spec names an eval file).
 
     `supervised_tokens_lost` is the share of the training rows' supervised tokens that `max_length` cut off.
     """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
-    holdout: tuple[Conversation, ...]
+    holdout: bytes
     truncated_rows: int
     supervised_tokens_lost: float
 
@@ -40,16 +42,29 @@ class TrainingData:
 
 
 def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
-    """Read, split and render what `spec.data` names. Raises DataError naming the row that cannot be trained on."""
-    rows = read_rows(spec.data, spec.training.seed)
-    examples, rendered = _examples(spec, renderer, rows.train)
-    supervised = sum(int(row.supervised.sum()) for row in rendered)
-    lost = sum(row.supervised_lost for row in rendered)
+    """Read, split and render what `spec.data` names, or take it from the cache.
+
+    Raises DataError naming the row that cannot be trained on.
+    """
+    if isinstance(spec.objective, GrpoSpec | PpoSpec):
+        rows = read_rows(spec.data, spec.training.seed)
+        prompts = [
+            tuple(_prompts(spec, renderer, part, spec.objective.max_completion_length))
+            for part in (rows.train, rows.validation)
+        ]
+        return TrainingData(prompts[0], prompts[1], encode_rows(rows.holdout), 0, 0.0)
+    rows = cached(spec, renderer, lambda: _tokenize(spec, renderer))
+    judgements = iter(rows.judgements)
+    train, validation = (_examples(spec, part, judgements) for part in (rows.train, rows.validation))
+    # KTO's mismatched replies, every other row, are not what is learned.
+    learned = rows.train[::2] if rows.judgements else rows.train
+    supervised = sum(int(row.supervised.sum()) for row in learned)
+    lost = sum(row.supervised_lost for row in learned)
     return TrainingData(
-        train=examples,
-        validation=_examples(spec, renderer, rows.validation)[0],
-        holdout=tuple(rows.holdout),
-        truncated_rows=sum(row.truncated for row in rendered),
+        train=train,
+        validation=validation,
+        holdout=rows.holdout,
+        truncated_rows=sum(row.truncated for row in learned),
         supervised_tokens_lost=lost / max(1, supervised + lost),
     )
 
@@ -63,34 +78,44 @@ def encode_rows(rows: Sequence[Conversation]) -> bytes:
     return b"".join(lines)
 
 
-def _examples(
-    spec: RunSpec, renderer: Renderer, rows: Sequence[Conversation]
-) -> tuple[tuple[Example, ...], list[Rendered]]:
-    """What the objective learns from, made of `rows`, and all that was rendered for it."""
+def _tokenize(spec: RunSpec, renderer: Renderer) -> Tokenized:
+    rows = read_rows(spec.data, spec.training.seed)
+    train, validation = (
+        _render(renderer, _replies(spec, part), spec.training.max_length) for part in (rows.train, rows.validation)
+    )
+    judged = [*rows.train, *rows.validation] if _is_kto(spec) else []
+    return Tokenized(train, validation, [bool(row.desirable) for row in judged], encode_rows(rows.holdout))
+
+
+def _replies(spec: RunSpec, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+    """The conversations to render: one for each of `rows`, or two in turn where the objective compares them."""
     match spec.objective:
         case DpoSpec(loss_type="kto"):
             must_be_judged(rows)
-            rendered = _render(renderer, rows, spec.training.max_length)
             # The prompt of each row with the reply of the one before it (TRL does so within a batch).
-            swapped = [_with_reply_of(row, rows[index - 1]) for index, row in enumerate(rows)]
-            mismatched = _render(renderer, swapped, spec.training.max_length)
-            judged = [
-                Judged(_row(own), _row(other), bool(row.desirable))
-                for own, other, row in zip(rendered, mismatched, rows, strict=True)
-            ]
-            return tuple(judged), rendered
-        case GrpoSpec() | PpoSpec() as online:
-            return tuple(_prompts(spec, renderer, rows, online.max_completion_length)), []
-        case RlhfSpec():
-            raise AssertionError("rlhf is two runs, each with an objective of its own")
+            return [each for index, row in enumerate(rows) for each in (row, _with_reply_of(row, rows[index - 1]))]
         case DpoSpec() | RewardSpec():
-            rendered = _render(renderer, both_replies(rows), spec.training.max_length)
-            replies = [_row(row) for row in rendered]
-            return tuple(map(Pair, replies[0::2], replies[1::2])), rendered
+            return both_replies(rows)
         case SftSpec():
             _refuse_undesirable(rows)
-            rendered = _render(renderer, rows, spec.training.max_length)
-            return tuple(_row(row) for row in rendered), rendered
+            return rows
+        case _:
+            raise AssertionError("rlhf is two runs, and an online objective makes its own replies")
+
+
+def _examples(spec: RunSpec, rendered: Sequence[Rendered], judgements: Iterator[bool]) -> tuple[Example, ...]:
+    """What the objective learns from, made of the rendered replies."""
+    rows = [Row(row.tokens, row.supervised) for row in rendered]
+    if isinstance(spec.objective, SftSpec):
+        return tuple(rows)
+    pairs = zip(rows[0::2], rows[1::2], strict=True)
+    if _is_kto(spec):
+        return tuple(Judged(own, other, next(judgements)) for own, other in pairs)
+    return tuple(Pair(chosen, rejected) for chosen, rejected in pairs)
+
+
+def _is_kto(spec: RunSpec) -> bool:
+    return isinstance(spec.objective, DpoSpec) and spec.objective.loss_type == "kto"
 
 
 def _prompts(spec: RunSpec, renderer: Renderer, rows: Sequence[Conversation], completion: int) -> Iterator[Prompt]:
@@ -105,7 +130,7 @@ def _prompts(spec: RunSpec, renderer: Renderer, rows: Sequence[Conversation], co
         answer = None
         if row.completion and row.desirable is not False:
             rendered = renderer.render(row, max_length=spec.training.max_length)
-            answer = _row(rendered) if rendered.supervised[1:].any() else None
+            answer = Row(rendered.tokens, rendered.supervised) if rendered.supervised[1:].any() else None
         yield Prompt(tuple(tokens), row, answer)
 
 
@@ -124,7 +149,7 @@ def _refuse_undesirable(rows: Sequence[Conversation]) -> None:
 
 
 def _render(renderer: Renderer, rows: Sequence[Conversation], max_length: int) -> list[Rendered]:
-    rendered = list(renderer.render_many(rows, max_length=max_length))
+    rendered = list(render_rows(renderer, rows, max_length=max_length))
     untrained = [row for row, tokens in zip(rows, rendered, strict=True) if not tokens.supervised[1:].any()]
     if untrained:
         more = f" (and {len(untrained) - 1:,} more rows)" if len(untrained) > 1 else ""
@@ -133,7 +158,3 @@ def _render(renderer: Renderer, rows: Sequence[Conversation], max_length: int) -
             "raise training.max_length, or shorten or remove the row"
         )
     return rendered
-
-
-def _row(rendered: Rendered) -> Row:
-    return Row(rendered.tokens, rendered.supervised)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.settings import load_settings
+from tunesmith import cache
 from tunesmith.spec import AdapterSpec
 from tunesmith.storage import atomic_file
 from tunesmith.training.batches import Example, Row
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def with_reference(data: TrainingData, model: "Model", adapter: AdapterSpec, *, bf16: bool) -> TrainingData:
     """`data` with the reference's log-probabilities in its pairs and judged replies; `model` as training starts it."""
     rows = [row for example in (*data.train, *data.validation) for row in _compared(example)]
-    path = load_settings().cache / "reference" / f"{_key(rows, model, bf16=bf16)}.safetensors"
+    path = cache.entry("reference", f"{_key(rows, model, bf16=bf16)}.safetensors")
     logps = _read(path, len(rows))
     if logps is None:
         logps = reference_logps(model, adapter, rows, bf16=bf16)

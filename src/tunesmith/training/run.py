@@ -26,7 +26,7 @@ from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
-from tunesmith.training.data import TrainingData, encode_rows, prepare_data
+from tunesmith.training.data import TrainingData, prepare_data
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
@@ -286,7 +286,7 @@ def _resume(checkpoints: Checkpoints, run: RunFolder, data: TrainingData) -> Pro
 
 def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData) -> None:
     if data.holdout:
-        storage.write_bytes(run.holdout, encode_rows(data.holdout))
+        storage.write_bytes(run.holdout, data.holdout)
     storage.write_text(run.spec, dump_spec(spec))
 
 
