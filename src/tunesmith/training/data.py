@@ -53,17 +53,17 @@ def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
             for part in (rows.train, rows.validation)
         ]
         return TrainingData(prompts[0], prompts[1], encode_rows(rows.holdout), 0, 0.0)
-    rows = cached(spec, renderer, lambda: _tokenize(spec, renderer))
-    judgements = iter(rows.judgements)
-    train, validation = (_examples(spec, part, judgements) for part in (rows.train, rows.validation))
+    tokens = cached(spec, renderer, lambda: _tokenize(spec, renderer))
+    judgements = iter(tokens.judgements)
+    train, validation = (_examples(spec, part, judgements) for part in (tokens.train, tokens.validation))
     # KTO's mismatched replies, every other row, are not what is learned.
-    learned = rows.train[::2] if rows.judgements else rows.train
+    learned = tokens.train[::2] if tokens.judgements else tokens.train
     supervised = sum(int(row.supervised.sum()) for row in learned)
     lost = sum(row.supervised_lost for row in learned)
     return TrainingData(
         train=train,
         validation=validation,
-        holdout=rows.holdout,
+        holdout=tokens.holdout,
         truncated_rows=sum(row.truncated for row in learned),
         supervised_tokens_lost=lost / max(1, supervised + lost),
     )

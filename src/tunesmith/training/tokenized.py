@@ -75,7 +75,7 @@ def _key(spec: RunSpec, renderer: Renderer) -> str | None:
     return cache.digest(
         cache.code_digest(MADE_BY, MADE_WITH),
         renderer.fingerprint(),
-        spec.data.model_dump_json(exclude=named.keys()),
+        spec.data.model_dump_json(exclude=set(named)),
         json.dumps([objective, spec.training.max_length, spec.training.seed]),
         # A file's ending says how it is read.
         *(f"{part} {file.suffixes} {cache.file_digest(file)}" for part, file in files.items()),
