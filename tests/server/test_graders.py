@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tunesmith.server.graders import REWARD_MODULE, Grader, grade
+from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.server.graders import REWARD_MODULE, Grader, columns_of, grade
+from tunesmith.server.job_plan import missing_column
 from tunesmith.training.rewards import open_reward
 
 CHECK = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "reference": "{{ item.reference }}"}
@@ -39,8 +41,29 @@ def test_similarity_is_one_for_the_same_text_and_falls_with_each_edit() -> None:
 
 
 def test_templates_reach_into_columns_and_what_is_missing_is_empty() -> None:
-    grader = made(CHECK | {"operation": "eq", "input": "{{item.a.b}}|{{item.none}}|{{env.HOME}}", "reference": "[1]||"})
+    grader = made(CHECK | {"operation": "eq", "input": "{{item.a.b}}|{{item.none}}", "reference": "[1]|"})
     assert grade(grader, "", {"a": {"b": [1]}}) == 1
+    assert columns_of(grader) == ["a", "none"]
+
+
+def test_templates_reach_into_a_reply_that_is_json() -> None:
+    grader = made(CHECK | {"operation": "eq", "input": "{{sample.output_json.label}}"})
+    assert grade(grader, '{"label": "Billing"}', {"reference": "Billing"}) == 1
+    assert grade(grader, "Billing", {"reference": "Billing"}) == 0
+
+
+@pytest.mark.parametrize("template", ["{{env.HOME}}", "{{sample.tokens}}", "{{item}}"])
+def test_a_template_that_names_something_else_is_refused(template: str) -> None:
+    with pytest.raises(ValidationError, match="none of"):
+        made(CHECK | {"operation": "eq", "input": template})
+
+
+def test_a_column_that_no_row_has_is_told_beside_those_there_are() -> None:
+    rows = [Conversation((Message("user", "?"), Message("assistant", "a")), metadata={"difficulty": 1})]
+    assert missing_column(rows, ["difficulty", "reference"]) is None
+    assert missing_column(rows, ["answer"]) == (
+        "grader: no row has {{item.answer}}; there are: item.reference, item.label, item.difficulty"
+    )
 
 
 @pytest.mark.parametrize("kind", ["python", "score_model", "multi"])
@@ -52,8 +75,6 @@ def test_a_grader_that_would_run_code_or_ask_a_model_is_refused(kind: str) -> No
 def test_training_can_call_the_grader_of_a_job_folder(tmp_path: Path) -> None:
     (tmp_path / "grader.json").write_bytes(msgspec.json.encode(CHECK | {"operation": "eq"}))
     (tmp_path / "reward.py").write_text(REWARD_MODULE)
-    from tunesmith.dataset.conversation import Conversation, Message
-
     rows = [Conversation((Message("user", "?"), Message("assistant", answer))) for answer in ("a", "b")]
     reward = open_reward(f"{tmp_path / 'reward.py'}:score")
     assert reward.score(rows, ["a", "a"]) == [1.0, 0.0]  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from tunesmith.evaluation.generate import end_tokens
 from tunesmith.models.quiet import quiet
 from tunesmith.server.batch import Batch
 from tunesmith.server.errors import RequestError
-from tunesmith.server.json_guide import JsonGuide, json_tokens
+from tunesmith.server.json_guide import ANY_OBJECT, JsonGuide, json_tokens
 from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens
 from tunesmith.server.text import TextStream
 
@@ -67,7 +67,7 @@ class GenerationRequest:
     adapter: Adapter | None = None
     choices: int = 1
     stops: tuple[str, ...] = ()
-    json_object: bool = False
+    guide: JsonGuide | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Row:
         self._remaining = request.max_tokens
         self._text = TextStream(engine.tokenizer, request.stops)
         self._ends = engine.ends
-        self._guide = engine.json_guide() if request.json_object else None
+        self._guide = None if request.guide is None else request.guide.fresh()
 
     def allowed(self) -> Tensor | None:
         return None if self._guide is None else self._guide.allowed(self._remaining)
@@ -213,9 +213,10 @@ class Generator:
         self._inbox.put(None)
         self._thread.join(timeout=30)
 
-    def json_guide(self) -> JsonGuide:
-        """A guide for one reply that must be a JSON object."""
-        return JsonGuide(self._spelling(), self.vocabulary, [end for end in self.ends if end < self.vocabulary])
+    def json_guide(self, schema: Mapping[str, Any] = ANY_OBJECT) -> JsonGuide:
+        """A guide for replies that must be JSON of `schema`. Raises RequestError when it cannot be followed."""
+        ends = [end for end in self.ends if end < self.vocabulary]
+        return JsonGuide(self._spelling(), self.vocabulary, ends, schema)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for; it may end in the middle of a character."""

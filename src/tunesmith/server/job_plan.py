@@ -117,6 +117,15 @@ def why_unfit(row: Conversation) -> str:
     return "no rejected reply beside the preferred one; dpo needs both in each row"
 
 
+def missing_column(rows: Sequence[Conversation], named: Sequence[str]) -> str | None:
+    """What is wrong when a grader names a column that no row has; it would grade against nothing."""
+    there = dict.fromkeys(("reference", "label", *(name for row in rows for name in row.metadata)))
+    missing = next((name for name in named if name not in there), None)
+    if missing is None:
+        return None
+    return f"grader: no row has {{{{item.{missing}}}}}; there are: {', '.join(f'item.{name}' for name in there)}"
+
+
 def _asked(hyperparameters: dict[str, Any], name: str, planned: Any) -> Any:
     value = hyperparameters.get(name, "auto")
     return planned if value in ("auto", None) else value

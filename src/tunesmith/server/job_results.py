@@ -1,5 +1,6 @@
 """What a job leaves to its owner: the model under its name, and the step metrics as a CSV file."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Mapping
@@ -88,12 +89,15 @@ def step_metrics(run: RunFolder) -> list[StepMetrics]:
 
 
 def read_events(run: RunFolder) -> list[Event]:
-    """The run's event log; a last line that is still being written is left out."""
+    """The run's event log; a line that is still being written, or was damaged, is left out: the others stay true."""
     if not run.events.is_file():
         return []
-    lines = run.events.read_bytes().split(b"\n")[:-1]
     decoder = msgspec.json.Decoder(Event)
-    return [decoder.decode(line) for line in lines]
+    events: list[Event] = []
+    for line in run.events.read_bytes().split(b"\n")[:-1]:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            events.append(decoder.decode(line))
+    return events
 
 
 def metrics_csv(run: RunFolder) -> bytes:

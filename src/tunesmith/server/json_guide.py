@@ -1,21 +1,28 @@
-"""`response_format: json_object`: only tokens that keep the reply valid JSON are allowed (llguidance).
+"""`response_format`: only tokens that keep the reply JSON of the schema that was asked for are allowed (llguidance).
 
-Where the reply nears its token limit, the shortest ending that closes what is open is forced, so that a reply always
-parses, however long-winded the model is.
+Where the reply nears its token limit, the shortest ending that closes what is open is forced, so that an object of any
+form always parses, however long-winded the model is. A schema may ask for more than there is room for.
 """
 
+import copy
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
+from tunesmith.server.errors import RequestError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+"""The schema of `json_object`."""
 
 _ENDINGS = (
     *("", '"', "null", ":null", '":null', '"":null', '"x":null'),
@@ -32,17 +39,33 @@ _MARGIN = 6
 
 
 class JsonGuide:
-    """Holds one reply to a JSON object."""
+    """Holds one reply to a JSON object of `schema`. Raises RequestError for a schema that cannot be held to."""
 
-    def __init__(self, tokens: LLTokenizer, vocabulary: int, ends: "Sequence[int]") -> None:
-        grammar = LLMatcher.grammar_from_json_schema(
-            json.dumps({"type": "object"}), defaults={"whitespace_flexible": False}
-        )
+    def __init__(
+        self, tokens: LLTokenizer, vocabulary: int, ends: "Sequence[int]", schema: Mapping[str, Any] = ANY_OBJECT
+    ) -> None:
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults={"whitespace_flexible": False})
+            problem = LLMatcher.validate_grammar(grammar, tokens)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise RequestError(
+                f"response_format: the schema cannot be followed: {problem.splitlines()[0]}",
+                code="invalid_value",
+                param="response_format.json_schema.schema",
+            )
         self._tokens = tokens
         self._matcher = LLMatcher(tokens, grammar, log_level=0)  # a token that does not fit is no news
         self._vocabulary = vocabulary
         self._ends = list(ends)
         self._forced: list[int] = []
+
+    def fresh(self) -> "JsonGuide":
+        """Another one of the same schema, for one more reply; compiling the schema again would cost more."""
+        other = copy.copy(self)
+        other._matcher, other._forced = self._matcher.deep_copy(), []
+        return other
 
     def allowed(self, remaining: int) -> Tensor:
         """The tokens that may come next, (vocabulary) bool, with `remaining` tokens to go, this one included."""

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COLDEST = 1e-6
+"""A lower temperature than this is this one: logits divided by less overflow, and it draws the likeliest anyway."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -85,14 +88,16 @@ def _apply_settings(logits: Tensor, row: Samplable) -> None:
 
 def _draw(logits: Tensor, rows: Sequence[Samplable]) -> list[int]:
     """One token per row by inverse transform: the first whose cumulative probability passes the row's number."""
-    temperatures = torch.tensor([row.sampling.temperature for row in rows], device=logits.device)
+    temperatures = torch.tensor([max(row.sampling.temperature, COLDEST) for row in rows], device=logits.device)
     probabilities = torch.softmax(logits / temperatures[:, None], dim=-1)
     order = None
     if any(row.sampling.top_p < 1 for row in rows):
         probabilities, order = probabilities.sort(dim=-1, descending=True)
         limits = torch.tensor([row.sampling.top_p for row in rows], device=logits.device)
         before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= limits[:, None], 0)  # the likeliest is always kept
+        unlikely = before >= limits[:, None]
+        unlikely[:, 0] = False  # the likeliest is always kept
+        probabilities = probabilities.masked_fill(unlikely, 0)
     cumulative = probabilities.double().cumsum(dim=-1)
     luck = torch.tensor([row.luck.random() for row in rows], dtype=torch.float64, device=logits.device)
     places = torch.searchsorted(cumulative, (luck * cumulative[:, -1])[:, None], right=True)

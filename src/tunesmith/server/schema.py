@@ -77,3 +77,11 @@ models = sa.Table(
     sa.Column("job", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
 )
+
+ended_sessions = sa.Table(
+    "ended_sessions",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("until", sa.Float, nullable=False),
+)
+"""Sessions of the dashboard that somebody has left before their time."""

@@ -4,6 +4,7 @@ Everything that belongs to somebody is looked up together with its owner. A stat
 so of two processes that want to move a job, one does.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -154,6 +155,20 @@ class Store:
         table = schema.keys
         where = (table.c.id == key_id, table.c.revoked_at.is_(None))
         return self._write(sa.update(table).where(*where).values(revoked_at=time.time())) == 1
+
+    # sessions of the dashboard
+
+    def end_session(self, session: str, until: float) -> None:
+        """Remember that a session was left, until the time (in Unix seconds) when it ends by itself."""
+        table = schema.ended_sessions
+        self._write(sa.delete(table).where(table.c.until < time.time()))
+        with contextlib.suppress(sa.exc.IntegrityError):  # left twice
+            self._insert(table, id=session, until=until)
+
+    def is_session_ended(self, session: str) -> bool:
+        """Whether somebody has left the session."""
+        table = schema.ended_sessions
+        return self._one(sa.select(table.c.id).where(table.c.id == session)) is not None
 
     # files
 
@@ -333,6 +348,8 @@ class Store:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def _owned(self, table: sa.Table, owner: str, row_id: str) -> dict[str, Any] | None:
+        if "\0" in row_id:  # PostgreSQL refuses even to look for it
+            return None
         return self._one(sa.select(table).where(table.c.id == row_id, table.c.owner == owner))
 
     def _page(

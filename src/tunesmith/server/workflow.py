@@ -24,7 +24,7 @@ from tunesmith.errors import DataError, TunesmithError
 from tunesmith.server import files, job_plan, job_results
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.errors import RequestError
-from tunesmith.server.graders import REWARD_MODULE
+from tunesmith.server.graders import REWARD_MODULE, columns_of, read_grader
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import JobRecord, Store
 from tunesmith.server.supervise import run_stage
@@ -155,14 +155,22 @@ class JobRunner(DBOSConfiguredInstance):
         validation = None if job.validation_file is None else self._input(job, job.validation_file, "validation_file")
         if train is None or (job.validation_file is not None and validation is None):
             return False
+        rows = load(train)
         folder = self._folder(job.id)
         grader = job.method.get("grader")
         if grader is not None:
-            storage.write_bytes(folder.grader, msgspec.json.encode(grader))
+            encoded = msgspec.json.encode(grader)
+            problem = job_plan.missing_column(rows, columns_of(read_grader(encoded)))
+            if problem is not None:
+                self._fail(
+                    job.id, {"code": "invalid_grader", "message": problem, "param": "method.reinforcement.grader"}
+                )
+                return False
+            storage.write_bytes(folder.grader, encoded)
             storage.write_text(folder.reward, REWARD_MODULE)
         plan = job_plan.plan_job(
             job,
-            load(train),
+            rows,
             train=train,
             validation=validation,
             base=self._catalogue.base_reference(job.model),

@@ -8,6 +8,7 @@ import pytest
 from tunesmith.server.auth import Caller, create_key
 from tunesmith.server.dashboard.session import (
     SESSION_SECONDS,
+    end_session,
     form_token,
     is_form_token,
     open_session,
@@ -45,6 +46,14 @@ def test_a_session_ends(store: Store, key_id: str) -> None:
     cookie = open_session(SECRET, key_id, now=1000)
     assert read_session(SECRET, store, cookie, now=1000 + SESSION_SECONDS) is not None
     assert read_session(SECRET, store, cookie, now=1001 + SESSION_SECONDS) is None
+
+
+def test_a_session_that_was_left_is_over_wherever_its_cookie_is(store: Store, key_id: str) -> None:
+    left, other = open_session(SECRET, key_id), open_session(SECRET, key_id)
+    for cookie in (left, left, "forged.1.2.3"):
+        end_session(SECRET, store, cookie)
+    assert read_session(SECRET, store, left) is None
+    assert read_session(SECRET, store, other) is not None
 
 
 def test_revoking_a_key_ends_its_sessions(store: Store, key_id: str) -> None:

@@ -4,9 +4,10 @@ Messages are read and rendered by the code that reads and renders training rows,
 which it was taught, and a wrong message is told with the same path.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
@@ -20,9 +21,21 @@ from tunesmith.server.api.dependencies import CallerOf, ServiceOf
 from tunesmith.server.api.generation import DEFAULT_MAX_TOKENS, GenerationBody, Reply
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator
+from tunesmith.server.json_guide import ANY_OBJECT
 from tunesmith.server.sampling import TokenChoice
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])
+
+
+class JsonSchema(BaseModel):
+    """`response_format.json_schema`; the schema is of an object, and is always followed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=64)
+    wanted: dict[str, Any] = Field(ANY_OBJECT, alias="schema")
+    description: str | None = Field(None, description="accepted, and without effect")
+    strict: bool | None = Field(None, description="accepted, and without effect: replies always follow the schema")
 
 
 class ResponseFormat(BaseModel):
@@ -30,7 +43,26 @@ class ResponseFormat(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: Literal["text", "json_object"]
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def schema_of_reply(self) -> Mapping[str, Any] | None:
+        """What the reply must be; None where it may be anything. Raises RequestError."""
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise RequestError(
+                "response_format: json_schema is required with type json_schema, and only there",
+                code="invalid_value",
+                param="response_format.json_schema",
+            )
+        if self.json_schema is None:
+            return None if self.type == "text" else ANY_OBJECT
+        if self.json_schema.wanted.get("type") != "object":
+            raise RequestError(
+                'response_format: the schema must have "type": "object"',
+                code="invalid_value",
+                param="response_format.json_schema.schema",
+            )
+        return self.json_schema.wanted
 
 
 class ChatBody(GenerationBody):
@@ -54,8 +86,10 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs: needs logprobs: true", code="invalid_value", param="top_logprobs")
     conversation = read_conversation(body.messages)
+    schema = None if body.response_format is None else body.response_format.schema_of_reply()
     generator, adapter = await generation.load_generator(service, caller, body.model)
     prompt = await run_in_threadpool(render_prompt, generator, conversation)
+    guide = None if schema is None else await run_in_threadpool(generator.json_guide, schema)
     wanted = body.max_completion_tokens or body.max_tokens or DEFAULT_MAX_TOKENS
     asked = GenerationRequest(
         prompt=prompt,
@@ -64,7 +98,7 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
         adapter=adapter,
         choices=body.n or 1,
         stops=body.stops(),
-        json_object=body.response_format is not None and body.response_format.type == "json_object",
+        guide=guide,
     )
     if body.stream:
         return await generation.server_sent_events(_chunks(request, body, generator, asked))
@@ -89,6 +123,10 @@ def read_conversation(messages: list[dict[str, Any]]) -> Conversation:
             code="invalid_value",
             param=dotted(problem.path).removeprefix("$."),
         )
+    try:
+        msgspec.json.encode(read)
+    except UnicodeEncodeError as error:  # JSON can spell half a character (`\ud800`); no tokenizer can
+        raise RequestError("messages: not valid Unicode text", code="invalid_value", param="messages") from error
     return Conversation(messages=read, completion_start=len(read))
 
 

@@ -1,6 +1,7 @@
 """Every error leaves as OpenAI's error object with the status that makes its SDK raise the fitting exception."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -44,19 +45,41 @@ def _tunesmith_error(_request: Request, error: Exception) -> JSONResponse:
 
 def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for this type
-    problem: Any = error.errors()[0]
-    place, *keys = problem["loc"] or ("body",)
-    param = ".".join(str(key) for key in keys) or None
+    problems: Sequence[Any] = error.errors()
+    problem = problems[0]
+    param = _param(problem, error.body)
     match problem["type"]:
+        case "missing" if param is None:
+            message, code = "The body is missing: send a JSON object", "invalid_json"
         case "missing":
             message, code = f"Missing required parameter: '{param}'", "missing_required_parameter"
         case "extra_forbidden":
             message, code = f"Unrecognized request argument supplied: {param}", "unknown_parameter"
         case "json_invalid":
-            message, code = "The body is not valid JSON", "invalid_json"
-        case _:
-            message, code = f"Invalid value for '{param or place}': {problem['msg']}", "invalid_value"
+            message, code, param = "The body is not valid JSON", "invalid_json", None
+        case _:  # a value that may be of several kinds has one problem for each of them
+            told = dict.fromkeys(each["msg"] for each in problems if _param(each, error.body) == param)
+            message, code = f"Invalid value for '{param or 'body'}': {'; or: '.join(told)}", "invalid_value"
     return error_response(RequestError(message, code=code, param=param))
+
+
+def _param(problem: Any, body: Any) -> str | None:
+    """The field of a validation problem, as in `messages[0].role`; None for the whole body.
+
+    pydantic puts the kinds it has tried between the names (`prompt.list[str].0`): what is not in the body is left out.
+    """
+    place, *keys = problem["loc"] or ("body",)
+    if place != "body" or not isinstance(body, Mapping):
+        return ".".join(str(key) for key in keys) or None
+    param, value = "", body
+    for number, key in enumerate(keys, start=1):
+        if isinstance(key, int) and isinstance(value, list) and key < len(value):
+            param, value = f"{param}[{key}]", value[key]
+        elif isinstance(value, Mapping) and key in value:
+            param, value = f"{param}.{key}", value[key]
+        elif problem["type"] == "missing" and number == len(keys):
+            param = f"{param}.{key}"
+    return param.removeprefix(".") or None
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

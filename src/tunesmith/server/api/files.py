@@ -2,18 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse
 
 from tunesmith.server import files
 from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import page_body
+from tunesmith.server.errors import RequestError
 from tunesmith.server.store import FileRecord
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
 
 
-@router.post("", summary="Upload a training or validation file")
+async def known_fields(request: Request) -> None:
+    """Refuse what an upload's form has beside its fields, which FastAPI would ignore. Raises RequestError."""
+    unknown = next((name for name in await request.form() if name not in ("file", "purpose")), None)
+    if unknown is not None:
+        name = unknown.partition("[")[0]
+        raise RequestError(f"Unrecognized request argument supplied: {name}", code="unknown_parameter", param=name)
+
+
+@router.post("", summary="Upload a training or validation file", dependencies=[Depends(known_fields)])
 def create(
     request: Request,
     service: ServiceOf,

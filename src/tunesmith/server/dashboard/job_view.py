@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tunesmith.errors import RunError, TunesmithError
+from tunesmith.errors import TunesmithError
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Verdict
 from tunesmith.report.html import run_part, smoothed
 from tunesmith.run_folder import RunFolder
@@ -19,10 +19,11 @@ from tunesmith.server import jobs
 from tunesmith.server.dashboard.access import Visitor
 from tunesmith.server.dashboard.pages import part
 from tunesmith.server.errors import RequestError
+from tunesmith.server.job_results import read_events
 from tunesmith.server.service import Service
 from tunesmith.server.states import MOVES, TERMINAL
 from tunesmith.server.store import JobRecord
-from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, VerdictEvent, read_events
+from tunesmith.training.events import EvalEvent, StartEvent, StepEvent, VerdictEvent
 
 MOST_POINTS = 800
 """Of a live curve: more than a screen can show; a longer run is thinned evenly, its latest step always there."""
@@ -69,7 +70,7 @@ class JobSummary:
 def summarize(service: Service, job: JobRecord) -> JobSummary:
     """The job as far as it has come."""
     run = jobs.job_folder(service, job).run
-    events = _events(run)
+    events = read_events(run)
     steps = [event for event in events if isinstance(event, StepEvent)]
     evals = [event for event in events if isinstance(event, EvalEvent)]
     starts = [event for event in events if isinstance(event, StartEvent)]
@@ -111,7 +112,7 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
 
 def curves(run: RunFolder) -> Curves:
     """The run's losses, at most `MOST_POINTS` of them."""
-    events = _events(run)
+    events = read_events(run)
     losses = {event.step: event.loss for event in events if isinstance(event, StepEvent)}
     validated = {event.step: event.loss for event in events if isinstance(event, EvalEvent)}
     total = next((event.total_steps for event in reversed(events) if isinstance(event, StartEvent)), 0)
@@ -141,14 +142,6 @@ def hide_folders(service: Service, text: str) -> str:
 @lru_cache(maxsize=256)
 def _evaluation(path: Path, _changed: int) -> Evaluation:
     return msgspec.json.decode(path.read_bytes(), type=Evaluation)
-
-
-def _events(run: RunFolder) -> list[Event]:
-    """The run's events; none when its log is broken: one job must not take the list of all away."""
-    try:
-        return read_events(run.events)
-    except RunError:
-        return []
 
 
 def _report(service: Service, job: JobRecord) -> str | None:

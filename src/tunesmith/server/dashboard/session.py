@@ -1,6 +1,7 @@
-"""Sessions without a table: the cookie says whose it is and until when, signed with a secret of this server.
+"""Sessions: the cookie says whose it is and until when, signed with a secret of this server.
 
-An API key is looked up again at each request, so revoking it ends its sessions; the key itself is never in the cookie.
+Only those that were left before their time are in the store. An API key is looked up again at each request, so revoking
+it ends its sessions; the key itself is never in the cookie.
 A form's token is a signature over the cookie that it was shown under, so another site cannot make one.
 """
 
@@ -27,15 +28,22 @@ def open_session(secret: bytes, key_id: str, *, now: float | None = None) -> str
 
 
 def read_session(secret: bytes, store: Store, cookie: str, *, now: float | None = None) -> Caller | None:
-    """Whose session `cookie` is; None when it is forged, over, or its key was revoked."""
-    claim, _, signature = cookie.rpartition(".")
-    if not hmac.compare_digest(signature.encode(), _sign(secret, "session", claim).encode()):
+    """Whose session `cookie` is; None when it is forged, over or left, or its key was revoked."""
+    claim = _read_claim(secret, cookie)
+    if claim is None:
         return None
-    key_id, until, _ = claim.split(".")
-    if int(until) < (time.time() if now is None else now):
+    key_id, until, session = claim
+    if until < (time.time() if now is None else now) or store.is_session_ended(session):
         return None
     record = store.find_key(key_id)
     return None if record is None else Caller(record.id, record.owner)
+
+
+def end_session(secret: bytes, store: Store, cookie: str) -> None:
+    """Make `cookie` worthless, wherever it was copied to; a forged one is none of ours."""
+    claim = _read_claim(secret, cookie)
+    if claim is not None:
+        store.end_session(claim[2], claim[1])
 
 
 def form_token(secret: bytes, cookie: str) -> str:
@@ -60,6 +68,15 @@ def server_secret(data_dir: Path) -> bytes:
             path.hardlink_to(temporary)
         temporary.unlink()
     return path.read_bytes()
+
+
+def _read_claim(secret: bytes, cookie: str) -> tuple[str, int, str] | None:
+    """Key id, end and name of the session; None when the cookie was not signed here."""
+    claim, _, signature = cookie.rpartition(".")
+    if not hmac.compare_digest(signature.encode(), _sign(secret, "session", claim).encode()):
+        return None
+    key_id, until, session = claim.split(".")
+    return key_id, int(until), session
 
 
 def _sign(secret: bytes, purpose: str, text: str) -> str:

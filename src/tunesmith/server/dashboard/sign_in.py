@@ -11,6 +11,7 @@ from tunesmith.server.dashboard.access import HOME, SESSION_COOKIE, CheckedForm,
 from tunesmith.server.dashboard.pages import page
 from tunesmith.server.dashboard.session import (
     SESSION_SECONDS,
+    end_session,
     form_token,
     is_form_token,
     open_session,
@@ -60,8 +61,10 @@ def sign_in(
 
 
 @router.post("/sign-out", dependencies=[CheckedForm])
-def sign_out() -> Response:
-    """Forget the session in this browser."""
+def sign_out(request: Request, service: ServiceOf) -> Response:
+    """End the session, here and wherever its cookie may be."""
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    end_session(server_secret(service.settings.data_dir), service.store, cookie)
     response = RedirectResponse(f"{HOME}/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE, path=HOME)
     return response
