@@ -33,7 +33,7 @@ class JsonSchema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(max_length=64)
-    wanted: dict[str, Any] = Field(ANY_OBJECT, alias="schema")
+    wanted: dict[str, Any] = Field(default_factory=lambda: dict(ANY_OBJECT), alias="schema")
     description: str | None = Field(None, description="accepted, and without effect")
     strict: bool | None = Field(None, description="accepted, and without effect: replies always follow the schema")
 
