@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tunesmith import storage
 from tunesmith.errors import DataError
 from tunesmith.run_folder import RunFolder, open_run
+from tunesmith.settings import first_process
 from tunesmith.spec import RunSpec, load_spec
 
 if TYPE_CHECKING:
@@ -131,19 +132,33 @@ def plan(
     return made
 
 
-def train(spec: RunSpec | str | Path, *, resume: bool = False, observer: TrainObserver | None = None) -> RunResult:
+def train(
+    spec: RunSpec | str | Path,
+    *,
+    resume: bool = False,
+    processes: int = 1,
+    observer: TrainObserver | None = None,
+) -> RunResult:
     """Train as `spec` (a RunSpec or the path of its YAML) says, and leave the report and model card in the run folder.
 
-    The checklist's report and the plan are made first and kept beside the run.
+    The checklist's report and the plan are made first and kept beside the run. `processes` train together on this
+    machine; under torchrun or `accelerate launch`, each process calls this, and the first writes and speaks.
     Raises SpecError, DataError, ModelError, StorageError or TrainingError, each saying how to mend it.
     """
     from tunesmith.training.run import train as run_training
 
     if not isinstance(spec, RunSpec):
         spec = load_spec(Path(spec))
+    if not first_process():
+        return run_training(spec, resume=resume)
     findings = check([spec.data.train])
     expected = plan(spec.data.train, spec.model)
-    result = run_training(spec, resume=resume, observer=observer)
+    if processes == 1:
+        result = run_training(spec, resume=resume, observer=observer)
+    else:
+        from tunesmith.training.launch import train_in_processes
+
+        result = train_in_processes(spec, processes, resume=resume, observer=observer)
     run = RunFolder(Path(spec.output))
     _keep(run.check, findings)
     _keep(run.plan, expected)

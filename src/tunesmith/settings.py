@@ -33,6 +33,11 @@ def load_settings() -> Settings:
     )
 
 
+def first_process() -> bool:
+    """Whether this process is the first of those that a launcher (torchrun's variables) started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def api_key(variable: str) -> str | None:
     """The API key in the environment variable `variable`; it is read when it is needed and never kept."""
     return os.environ.get(variable, "").strip() or None

@@ -11,6 +11,7 @@ import sys
 import click
 
 from tunesmith.errors import TunesmithError
+from tunesmith.settings import first_process
 
 COMMANDS = {
     "demo": ("tunesmith.cli.demo", "The whole workflow on the embedded model and sample data."),
@@ -71,7 +72,8 @@ def main() -> None:
     try:
         cli()
     except TunesmithError as error:
-        click.echo(f"error: {error}", err=True)
+        if first_process():
+            click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader (`| head`) went away; point stdout elsewhere so that the interpreter's own flush is quiet.

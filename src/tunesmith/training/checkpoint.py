@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tunesmith.errors import RunError, StorageError
 from tunesmith.storage import atomic_folder
+from tunesmith.training import ranks
 
 KEEP = 2
 """Newest checkpoints kept: a damaged disk block then costs one interval, not the run."""
@@ -50,7 +51,15 @@ class Checkpoints:
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
 
     def save(self, progress: Progress) -> None:
-        """Write `checkpoints/step-N` and remove those no longer wanted. Raises StorageError when the disk refuses."""
+        """Write `checkpoints/step-N` and remove those no longer wanted. Raises StorageError when the disk refuses.
+
+        Every rank has the same to save, and the first does.
+        """
+        with ranks.agreeing():
+            if ranks.is_main():
+                self._write(progress)
+
+    def _write(self, progress: Progress) -> None:
         moments = {
             f"{name}.{key}": value
             for name, parameter in self._parameters.items()

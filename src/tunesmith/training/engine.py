@@ -1,7 +1,7 @@
 """One step and one evaluation: what the loop repeats.
 
 Loss and gradients are sums over the step's examples divided by its weight (supervised tokens, pairs), so how a step is
-cut into micro-batches is free to follow the memory: when the device runs out, the update is done again in smaller ones.
+cut into micro-batches, or dealt out to ranks, is free: when memory runs out, the update is done again in smaller ones.
 Everything random in a step (dropout, rollouts) comes from (seed, step), so a resumed run needs no random state.
 """
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import TrainingError
+from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
@@ -92,7 +93,7 @@ class Engine:
         """
         seed = _step_seed(self._seed, step)
         self._model.train()
-        with self._autocast():
+        with ranks.agreeing(), self._autocast():
             examples = self._objective.prepare(examples, seed)
         rows = [row for example in examples for row in example.rows]
         updates = []
@@ -118,10 +119,13 @@ class Engine:
             return self._objective.validate(examples, self._mean_loss)
 
     def _update(self, examples: Sequence[Example], seed: int, learning_rate: float) -> "_Update":
-        loss, measures = self._accumulate_gradients(examples, seed)
+        with ranks.agreeing():
+            own_loss, measures = self._accumulate_gradients(examples, seed)
+        ranks.add_gradients(self._learning)
+        loss = sum(ranks.gather(float(own_loss)))
         norm = torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm)
-        made = math.isfinite(float(loss)) and float(norm) <= EXPLODED * self._max_grad_norm
-        update = _Update(float(loss), float(norm), measures, made)
+        made = math.isfinite(loss) and float(norm) <= EXPLODED * self._max_grad_norm
+        update = _Update(loss, float(norm), measures.gathered().means(), made)
         if update.made:
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -129,10 +133,11 @@ class Engine:
         self._optimizer.zero_grad()
         return update
 
-    def _accumulate_gradients(self, examples: Sequence[Example], seed: int) -> tuple[torch.Tensor, Mapping[str, float]]:
+    def _accumulate_gradients(self, examples: Sequence[Example], seed: int) -> "tuple[torch.Tensor, _Measures]":
+        """This rank's part of the step's loss and gradients, and of its measures."""
         weight = self._objective.weight(examples)
         while True:
-            torch.manual_seed(seed)
+            torch.manual_seed(seed + ranks.index())
             total = torch.zeros((), device=self._device)
             measures = _Measures()
             batches = self._micro_batches(examples)
@@ -145,7 +150,7 @@ class Engine:
             except torch.OutOfMemoryError as error:
                 self._shrink_micro_batches(batches, error)
             else:
-                return total, measures.means()
+                return total, measures
 
     @torch.no_grad()
     def _mean_loss(self, examples: Sequence[Example]) -> Validation:
@@ -156,12 +161,16 @@ class Engine:
             loss = self._loss(batch)
             total += loss.total
             measures.add(loss.measures)
-        return Validation(float(total) / weight, weight, measures.means())
+        return Validation(sum(ranks.gather(float(total))) / weight, weight, measures.gathered().means())
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
+        """Micro-batches of this rank's share of `examples`."""
+        own = ranks.share(examples, _tokens)
+        if not own:
+            return []
         if self._planted:
-            return planted_where_possible(self._model, examples, self._token_budget)
-        return micro_batches(examples, self._token_budget)
+            return planted_where_possible(self._model, own, self._token_budget)
+        return micro_batches(own, self._token_budget)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
         with self._autocast():
@@ -206,8 +215,21 @@ class _Measures:
             before = self._sums.get(name, Measure(0.0, 0.0))
             self._sums[name] = Measure(before.total + measure.total, before.count + measure.count)
 
+    def gathered(self) -> "_Measures":
+        """Those of all ranks together."""
+        if ranks.count() == 1:
+            return self
+        every = _Measures()
+        for own in ranks.gather({name: Measure(float(sums.total), sums.count) for name, sums in self._sums.items()}):
+            every.add(own)
+        return every
+
     def means(self) -> dict[str, float]:
         return {name: float(sums.total) / sums.count for name, sums in self._sums.items() if sums.count}
+
+
+def _tokens(example: Example) -> int:
+    return sum(len(row.tokens) for row in example.rows)
 
 
 def _mean(values: Sequence[float]) -> float:

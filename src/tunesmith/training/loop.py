@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from tunesmith.errors import TrainingError
 from tunesmith.spec import TrainingSpec
+from tunesmith.training import ranks
 from tunesmith.training.batches import step_rows, steps_per_epoch
 from tunesmith.training.checkpoint import Checkpoints, Progress
 from tunesmith.training.data import TrainingData
@@ -116,7 +117,7 @@ def _reason_to_stop(
         return "finished"
     if spec.early_stopping is not None and progress.evals_since_best >= spec.early_stopping.patience:
         return "early_stopping"
-    return "interrupted" if interrupted() else None
+    return "interrupted" if ranks.agree(interrupted()) else None
 
 
 def _validate(engine: Engine, data: TrainingData, log: EventLog, progress: Progress) -> Progress:

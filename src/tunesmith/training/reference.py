@@ -23,6 +23,7 @@ from torch import Tensor
 from tunesmith import cache
 from tunesmith.spec import AdapterSpec
 from tunesmith.storage import atomic_file
+from tunesmith.training import ranks
 from tunesmith.training.batches import Example, Row
 from tunesmith.training.data import TrainingData
 from tunesmith.training.preference import Judged, Pair
@@ -37,10 +38,11 @@ def with_reference(data: TrainingData, model: "Model", adapter: AdapterSpec, *, 
     rows = [row for example in (*data.train, *data.validation) for row in _compared(example)]
     path = cache.entry("reference", f"{_key(rows, model, bf16=bf16)}.safetensors")
     logps = _read(path, len(rows))
-    if logps is None:
+    if ranks.agree(logps is None) or logps is None:  # all ranks ask the reference, or none
         logps = reference_logps(model, adapter, rows, bf16=bf16)
-        with atomic_file(path) as temporary:
-            save_file({"logps": logps}, temporary)
+        if ranks.is_main():
+            with atomic_file(path) as temporary:
+                save_file({"logps": logps}, temporary)
     values = iter(logps.tolist())
 
     def known(example: Example) -> Example:
@@ -87,7 +89,7 @@ def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *
     autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
     try:
         with adapter_off(model, adapter), autocast:
-            return row_logps(token_loss, rows).cpu()
+            return torch.stack(ranks.each(rows, lambda own: list(row_logps(token_loss, own).cpu())))
     finally:
         model.train(training)
 

@@ -6,7 +6,7 @@ step's seed, so a resumed run makes the same replies.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.evaluation.generate import sample
+from tunesmith.training import ranks
 from tunesmith.training.batches import Row
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
@@ -60,7 +61,15 @@ class Policy:
         self._max_completion_length = max_completion_length
 
     def rollouts(self, prompts: Sequence[Prompt], seed: int, *, each: int = 1) -> list[Rollout]:
-        """`each` replies to every prompt, those to one prompt together. Raises TrainingError without rewards."""
+        """`each` replies to every prompt, those to one prompt together. Raises TrainingError without rewards.
+
+        Ranks reply to a share of the prompts each, and all get every reply.
+        """
+        made = ranks.each(prompts, lambda own: self._reply(own, seed + ranks.index(), each))
+        device = self._model.device
+        return [replace(one, reference=one.reference.to(device)) for group in made for one in group]
+
+    def _reply(self, prompts: Sequence[Prompt], seed: int, each: int) -> list[list[Rollout]]:
         asked = [prompt for prompt in prompts for _ in range(each)]
         training = self._model.training
         self._model.eval()
@@ -78,10 +87,11 @@ class Policy:
             reference = self._reference.token_logps(rows)
         finally:
             self._model.train(training)
-        return [
-            Rollout(row, reward, len(reply) < self._max_completion_length, known)
+        made = [
+            Rollout(row, reward, len(reply) < self._max_completion_length, known.cpu())
             for row, reply, reward, known in zip(rows, replies, rewards, reference, strict=True)
         ]
+        return [made[start : start + each] for start in range(0, len(made), each)]
 
     @torch.no_grad()
     def held_out(self, prompts: Sequence[Prompt], token_loss: TokenLoss) -> dict[str, float]:

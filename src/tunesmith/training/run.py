@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import yaml
-from accelerate import PartialState
 from peft import PeftModel
 
 from tunesmith import storage
@@ -25,6 +24,7 @@ from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec
+from tunesmith.training import ranks
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
 from tunesmith.training.data import TrainingData, prepare_data
 from tunesmith.training.engine import Engine, make_optimizer
@@ -96,12 +96,15 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
 
     `resume` goes on from the newest checkpoint, and on a CPU ends bit-identical to a run that was never stopped.
     SIGINT and SIGTERM stop after the step under way, with a checkpoint; `RunResult.reason` then says `interrupted`.
+    Where a launcher started several processes (`tunesmith.training.ranks`), each calls this, and the first writes.
     Raises SpecError, DataError, ModelError, RunError, StorageError or TrainingError; up to the first step, none of
     them leaves anything behind.
     """
     run = RunFolder(Path(spec.output))
-    _check_output(run, spec, resume=resume)
-    must_have_trackers(spec.training.report_to)
+    ranks.join()
+    with ranks.agreeing():
+        _check_output(run, spec, resume=resume)
+        must_have_trackers(spec.training.report_to)
     if isinstance(spec.objective, RlhfSpec):
         return _train_rlhf(run, spec, spec.objective, resume=resume, observer=observer)
     return _train(run, spec, kept=spec, resume=resume, observer=observer)
@@ -112,9 +115,9 @@ def _train_rlhf(
 ) -> RunResult:
     """Two runs: a reward model in the folder `reward`, then the policy that it rewards in the folder itself."""
     stage = RunFolder(run.root / "reward")
-    if not stage.adapter.is_dir() and not stage.model.is_dir():
+    if not ranks.from_main(stage.adapter.is_dir() or stage.model.is_dir()):
         reward = spec.model_copy(update={"objective": rlhf.reward_model, "output": str(stage.root)})
-        begun = stage.spec.exists()
+        begun = ranks.from_main(stage.spec.exists())
         result = _train(stage, reward, kept=reward, resume=begun, observer=observer, before=(run.spec, dump_spec(spec)))
         if result.reason == "interrupted":
             return result
@@ -136,8 +139,9 @@ def _train(
     if isinstance(spec.objective, GrpoSpec | PpoSpec):
         open_reward(spec.objective.reward or "")
     tokenizer = load_tokenizer(spec.model)
-    data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))
-    device = PartialState().device
+    with ranks.main_first():
+        data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))
+    device = ranks.join()
     bf16 = _use_bf16(spec, device)
     # Fully trained weights stay fp32 under autocast: bf16 has too few bits for an optimizer's small updates.
     dtype = torch.bfloat16 if bf16 and spec.adapter.kind != "full" else torch.float32
@@ -169,9 +173,9 @@ def _train(
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None
     if progress is None:
-        if before is not None:
-            storage.write_text(*before)
-        _write_start(run, kept, data)
+        with ranks.agreeing():
+            if ranks.is_main():
+                _write_start(run, kept, data, before)
         progress = Progress(rows_digest=data.digest)
     with (
         Trackers(spec, run, observer) as told,
@@ -196,7 +200,9 @@ def _train(
         with _resumable(checkpoints):
             progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
         if reason != "interrupted":
-            _save_trained(run, model, tokenizer, checkpoints, progress, start)
+            with ranks.agreeing():
+                if ranks.is_main():
+                    _save_trained(run, model, tokenizer, checkpoints, progress, start)
         log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
     return RunResult(
         run=run,
@@ -284,7 +290,9 @@ def _resume(checkpoints: Checkpoints, run: RunFolder, data: TrainingData) -> Pro
     return progress
 
 
-def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData) -> None:
+def _write_start(run: RunFolder, spec: RunSpec, data: TrainingData, before: tuple[Path, str] | None) -> None:
+    if before is not None:
+        storage.write_text(*before)
     if data.holdout:
         storage.write_bytes(run.holdout, data.holdout)
     storage.write_text(run.spec, dump_spec(spec))

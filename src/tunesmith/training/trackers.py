@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from tunesmith.errors import MissingDependencyError
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
+from tunesmith.training import ranks
 from tunesmith.training.events import EvalEvent, Event, StepEvent
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Trackers:
     def __init__(self, spec: RunSpec, run: RunFolder, observer: Observer | None = None) -> None:
         self._observer = observer
         self._spec = spec
-        self._trackers = [_make(name, run) for name in spec.training.report_to]
+        self._trackers = [_make(name, run) for name in spec.training.report_to] if ranks.is_main() else []
 
     def __enter__(self) -> Self:
         for tracker in self._trackers:
@@ -52,7 +53,7 @@ class Trackers:
                 except Exception as error:  # noqa: BLE001  # whatever a service's client raises
                     log.warning("training.report_to: %s failed and is switched off: %s", tracker.name, error)
                     self._trackers.remove(tracker)
-        if self._observer is not None:
+        if self._observer is not None and ranks.is_main():
             self._observer(event)
 
 

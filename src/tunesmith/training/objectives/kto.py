@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tunesmith.training import ranks
 from tunesmith.training.batches import MicroBatch
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.preference import Judged
@@ -34,7 +35,8 @@ class Kto:
     def prepare(self, examples: Sequence[Judged], seed: int) -> Sequence[Judged]:
         """The replies with the step's drift: the mean log-ratio of the mismatched ones, at least 0."""
         torch.manual_seed(seed)
-        policy = row_logps(self._token_loss, [example.mismatched for example in examples])
+        mismatched = [example.mismatched for example in examples]
+        policy = torch.stack(ranks.each(mismatched, lambda own: list(row_logps(self._token_loss, own).cpu())))
         reference = policy.new_tensor([example.reference for example in examples])[:, 1]
         drift = max(0.0, float((policy - reference).mean()))
         return [replace(example, drift=drift) for example in examples]

@@ -1,0 +1,5 @@
+"""`python -m tunesmith`, for launchers that start modules: `torchrun --nproc-per-node 2 -m tunesmith train R.yaml`."""
+
+from tunesmith.cli.main import main
+
+main()

@@ -1,0 +1,188 @@
+"""Several processes give the loss, the gradients and the weights of one, and one goes on from what they leave."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from forked_ranks import run_ranks
+from safetensors.torch import load_file
+from test_train import make_spec, read_events
+
+from tunesmith.errors import RunError, SpecError, TrainingError
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec, dump_spec
+from tunesmith.training import ranks
+from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent
+from tunesmith.training.launch import train_in_processes
+from tunesmith.training.run import train
+
+SETTINGS = {"steps": 4, "epochs": None, "eval_every": 2, "checkpoint_every": 2, "max_length": 96}
+
+
+def curve(run: RunFolder) -> list[float]:
+    return [event.loss for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+
+
+def measures(run: RunFolder) -> list[dict[str, float]]:
+    return [event.measures for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+
+
+def trained(run: RunFolder) -> dict[str, torch.Tensor]:
+    files = [*run.adapter.glob("*.safetensors"), *run.model.glob("*.safetensors")]
+    return load_file(files[0])
+
+
+def steps(run: RunFolder) -> list[int]:
+    return [event.step for event in read_events(run) if isinstance(event, StepEvent)]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "objective"),
+    [
+        ("lora", {"kind": "sft"}),
+        ("full", {"kind": "sft"}),
+        ("lora", {"kind": "dpo"}),
+        ("lora", {"kind": "dpo", "loss_type": "kto"}),
+        ("lora", {"kind": "reward"}),
+    ],
+    ids=["lora-sft", "full-sft", "dpo", "kto", "reward"],
+)
+def test_two_ranks_give_the_losses_and_weights_of_one(
+    adapter: str, objective: dict[str, str], tickets: Path, pairs: Path, judged: Path, tmp_path: Path
+) -> None:
+    rows = tickets if objective["kind"] == "sft" else judged if "loss_type" in objective else pairs
+    sections = {"adapter": {"kind": adapter}, "objective": objective, "training": SETTINGS | {"batch_size": 5}}
+    one = train(make_spec(rows, tmp_path / "one", **sections)).run
+    both = make_spec(rows, tmp_path / "both", **sections)
+    run_ranks(2, lambda: train(both) and None)
+    two = RunFolder(Path(both.output))
+    assert curve(two) == pytest.approx(curve(one), rel=1e-5)
+    for own, other in zip(measures(two), measures(one), strict=True):
+        assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert steps(two) == [1, 2, 3, 4]
+    weights, expected = trained(two), trained(one)
+    assert weights.keys() == expected.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_ranks_share_the_rollouts_of_a_step(kind: str, pairs: Path, brevity: str, tmp_path: Path) -> None:
+    objective = {"kind": kind, "reward": brevity, "max_completion_length": 4}
+    spec = make_spec(pairs, tmp_path / "run", objective=objective, training=SETTINGS | {"steps": 2, "batch_size": 3})
+    run_ranks(2, lambda: train(spec) and None)
+    run = RunFolder(Path(spec.output))
+    assert steps(run) == [1, 2]
+    assert all(event.measures["reward"] <= 0 for event in read_events(run) if isinstance(event, StepEvent))
+
+
+def test_one_process_goes_on_from_what_two_have_left(tickets: Path, tmp_path: Path) -> None:
+    def spec(output: str, steps: int) -> RunSpec:
+        return make_spec(tickets, tmp_path / output, training=SETTINGS | {"steps": steps, "scheduler": "constant"})
+
+    whole = train(spec("whole", 4)).run
+    part = spec("part", 4)
+
+    def stop_in_the_middle() -> None:
+        def interrupt(event: Event) -> None:
+            if isinstance(event, StepEvent) and event.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)  # to the first rank only: both must stop after the same step
+
+        assert train(part, observer=interrupt).reason == "interrupted"
+
+    run_ranks(2, stop_in_the_middle)
+    run = RunFolder(Path(part.output))
+    assert steps(run) == [1, 2]
+    train(part, resume=True)
+    assert curve(run) == pytest.approx(curve(whole), rel=1e-5)
+    assert steps(run) == [1, 2, 3, 4]
+
+
+def test_what_stops_one_rank_stops_all_of_them_with_a_checkpoint(pairs: Path, tmp_path: Path) -> None:
+    code = tmp_path / "rewards.py"
+    code.write_text(
+        "import os\n"
+        "calls = []\n"
+        "def reward(completions):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) > 2 and os.environ['RANK'] == '1':\n"
+        "        raise KeyError('price')\n"
+        "    return [-len(text) for text in completions]\n"
+    )
+    objective = {"kind": "grpo", "reward": f"{code}:reward", "num_generations": 2, "max_completion_length": 4}
+    training = SETTINGS | {"batch_size": 2, "eval_every": 4, "checkpoint_every": 50}
+    spec = make_spec(pairs, tmp_path / "run", objective=objective, training=training)
+
+    def stopped() -> None:
+        with pytest.raises(TrainingError, match=r"reward raised KeyError: 'price'"):
+            train(spec)
+
+    run_ranks(2, stopped)
+    assert [path.name for path in RunFolder(Path(spec.output)).checkpoints.iterdir()] == ["step-1"]
+
+
+def test_rows_are_dealt_out_whole_and_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "count", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "index", lambda rank=rank: rank)
+        shares.append(ranks.share([5, 50, 7, 30, 9, 40, 6], int))
+    assert sorted(size for own in shares for size in own) == [5, 6, 7, 9, 30, 40, 50]
+    assert max(map(sum, shares)) - min(map(sum, shares)) <= 50
+
+
+def test_an_impossible_number_of_processes_is_refused(tickets: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="--processes 0: at least one"):
+        train_in_processes(make_spec(tickets, tmp_path / "run"), 0)
+
+
+def test_a_run_that_cannot_start_says_so_once_and_leaves_nothing(tickets: Path, tmp_path: Path) -> None:
+    spec = make_spec(tickets, tmp_path / "run", adapter={"kind": "lora", "targets": ["nothing"]})
+
+    def refused() -> None:
+        with pytest.raises(SpecError, match="the model has no module `nothing`"):
+            train(spec)
+
+    run_ranks(2, refused)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_whole_and_it_resumes(tickets: Path, tmp_path: Path) -> None:
+    spec = make_spec(tickets, tmp_path / "run", training=SETTINGS | {"steps": 6})
+    run = RunFolder(Path(spec.output))
+    seen: list[int] = []
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            seen.append(event.step)
+            if event.step == 3:
+                own = [child for child in psutil.Process().children() if "tunesmith.training.worker" in child.cmdline()]
+                max(own, key=lambda child: child.pid).kill()
+
+    with pytest.raises(RunError, match=r"process 2 of 2 was killed by SIGKILL; go on from the last checkpoint"):
+        train_in_processes(spec, 2, observer=kill)
+    assert (run.checkpoints / "step-2").is_dir()
+    result = train_in_processes(spec, 2, resume=True)
+    assert (result.reason, result.steps) == ("finished", 6)
+    assert steps(run) == [1, 2, 3, 4, 5, 6]
+    assert run.adapter.is_dir()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_line(tickets: Path, tmp_path: Path) -> None:
+    spec = make_spec(tickets, tmp_path / "run", training=SETTINGS)
+    spec_file = tmp_path / "run.yaml"
+    spec_file.write_text(dump_spec(spec))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tunesmith", "train", str(spec_file)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished after 4 steps") == 1
+    assert sum(isinstance(event, StartEvent) for event in read_events(RunFolder(Path(spec.output)))) == 1
