@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tunesmith.errors import MissingDependencyError
+from tunesmith.errors import MissingDependencyError, SpecError
 from tunesmith.server.settings import REQUESTS_PER_MINUTE, ServerSettings, database_url
 
 DATA_DIR = "tunesmith-data"
@@ -29,6 +29,11 @@ database_option = click.option(
     "--model", "models", multiple=True, metavar="[NAME=]MODEL", help="Also serve this folder or hub id, as NAME."
 )
 @click.option(
+    "--runs",
+    metavar="DIR",
+    help="Show the runs in DIR on the dashboard, to everyone with a key; default: ./runs, on this machine only.",
+)
+@click.option(
     "--concurrent-jobs", default=1, show_default=True, type=click.IntRange(1), help="Jobs that train at once."
 )
 @click.option(
@@ -45,6 +50,7 @@ def command(
     data_dir: str,
     models_dir: str | None,
     models: tuple[str, ...],
+    runs: str | None,
     concurrent_jobs: int,
     rate_limit: int,
 ) -> None:
@@ -61,6 +67,7 @@ def command(
         from tunesmith.server.run import serve
 
     folder = Path(data_dir)
+    loopback = host in ("127.0.0.1", "::1", "localhost")
     settings = ServerSettings(
         data_dir=folder,
         database=database_url(database, folder),
@@ -68,12 +75,22 @@ def command(
         port=port,
         models_dir=None if models_dir is None else Path(models_dir),
         models=dict(parse_model(model) for model in models),
+        runs_dir=_runs_folder(runs, loopback=loopback),
         concurrent_jobs=concurrent_jobs,
         requests_per_minute=rate_limit,
     )
-    if host not in ("127.0.0.1", "::1", "localhost"):
+    if not loopback:
         click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)
     serve(settings)
+
+
+def _runs_folder(runs: str | None, *, loopback: bool) -> Path | None:
+    """The folder whose runs are shown; by default those here, only to this machine: they quote their data."""
+    if runs is None:
+        return Path("runs") if loopback else None
+    if not Path(runs).is_dir():
+        raise SpecError(f"--runs {runs}: no such folder; give the one that your runs' folders are in")
+    return Path(runs)
 
 
 @contextmanager

@@ -18,7 +18,10 @@ REQUESTS_PER_MINUTE = 6_000
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`models` maps ids to what `models.load` accepts; folders inside `models_dir` are served by their names."""
+    """`models` maps ids to what `models.load` accepts; folders inside `models_dir` are served by their names.
+
+    The dashboard lists the runs inside `runs_dir`, which need not be there yet.
+    """
 
     data_dir: Path
     database: str
@@ -26,6 +29,7 @@ class ServerSettings:
     port: int = 8000
     models_dir: Path | None = None
     models: Mapping[str, str] = field(default_factory=dict)
+    runs_dir: Path | None = None
     concurrent_jobs: int = 1
     requests_per_minute: int = REQUESTS_PER_MINUTE
     max_upload_bytes: int = MAX_UPLOAD_BYTES

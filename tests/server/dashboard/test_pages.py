@@ -14,8 +14,18 @@ from tunesmith.run_folder import RunFolder
 from tunesmith.server.auth import create_key
 from tunesmith.server.dashboard.pages import ASSETS, FOLDER
 from tunesmith.server.store import JobRecord, Store
+from tunesmith.training.events import EndEvent, StartEvent, StepEvent
 
 MakeApp = Callable[..., TestClient]
+
+START = StartEvent(0, 2, 8, 0, 1, 1, 0, 0.0, "embedded", "fp32", 1.7e9)
+STEPS = [StepEvent(step, loss, 1e-4, 1.0, 10, 5, 0.1, 0.5) for step, loss in ((1, 2.5), (2, 2.0))]
+EVENTS = b"".join(
+    msgspec.json.encode(each) + b"\n" for each in (START, *STEPS, EndEvent(2, "finished", 2, 1.0))
+).decode()
+"""The log of a run of two steps."""
+
+SPEC = "model: embedded\ndata: {train: tickets.jsonl}\noutput: runs/x\n"
 
 
 @pytest.fixture
@@ -181,6 +191,71 @@ def test_a_jobs_page_offers_what_its_state_allows(visit: TestClient, store: Stor
     again = visit.post(f"/dashboard/jobs/{job.id}/cancel", data={"token": token(page)})
     assert again.status_code == 409
     assert "it is cancelled" in again.text
+
+
+def test_reinforcement_asks_for_a_reward_and_keeps_what_was_typed(visit: TestClient) -> None:
+    page = upload(visit, "tickets.jsonl", ticket_rows(30))
+    file = re.search(r"file=(file-\w+)", page)
+    assert file is not None
+    data = {
+        "token": token(visit.get("/dashboard/files").text),
+        "file": file[1],
+        "method": "reinforcement",
+        "reward": "fuzzy_match",
+        "reference": "{{env.HOME}}",
+    }
+    answer = visit.post("/dashboard/jobs", data=data)
+    assert answer.status_code == 400
+    assert "Reference: {{env.HOME}} is none of" in answer.text
+    assert 'value="fuzzy_match" selected' in answer.text
+
+
+def test_the_runs_of_a_folder_are_listed_and_shown(make_app: MakeApp, store: Store, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    visit = make_app(runs_dir=runs)
+    sign_in(visit, create_key(store, "tester"))
+    assert "No runs yet" in visit.get("/dashboard/runs").text
+    done, broken = runs / "tickets & co", runs / "broken"
+    for folder in (done, broken):
+        folder.mkdir(parents=True)
+        (folder / "spec.yaml").write_text(SPEC)
+        (folder / "events.jsonl").write_text(EVENTS)
+    (broken / "spec.yaml").write_text("nothing: here\n")
+    (runs / "no run").mkdir()
+    listed = visit.get("/dashboard/runs").text
+    assert listed.count("/dashboard/runs/") == 2
+    assert "tickets &amp; co" in listed
+    assert "finished" in listed
+    assert "a spec that cannot be read" in listed
+    page = visit.get("/dashboard/runs/tickets%20&%20co").text
+    assert "lora, sft" in page
+    assert "tunesmith train" in page  # the report, which says how to make the run again
+    assert "data-watch" not in page
+    assert visit.get("/dashboard/runs/broken").status_code == 200
+    for name in ("no%20run", "%2e%2e%2fruns%2fbroken", "nothing"):
+        assert visit.get(f"/dashboard/runs/{name}").status_code == 404
+
+
+def test_a_run_under_way_is_watched(make_app: MakeApp, store: Store, tmp_path: Path) -> None:
+    visit = make_app(runs_dir=tmp_path / "runs")
+    sign_in(visit, create_key(store, "tester"))
+    run = RunFolder(tmp_path / "runs" / "now")
+    run.root.mkdir(parents=True)
+    run.spec.write_text(SPEC)
+    run.events.write_text(EVENTS.replace('"end"', '"broken"'))
+    page = visit.get("/dashboard/runs/now").text
+    assert 'data-watch="/dashboard/runs/now/watch"' in page
+    assert "step 2 of 2" in page
+    run.events.write_text(EVENTS)
+    answer = visit.get("/dashboard/runs/now/watch")
+    assert re.findall(r"^event: (\w+)$", answer.text, re.MULTILINE) == ["curves", "regions", "end"]
+    assert '"training":[2.5,2.0]' in answer.text
+
+
+def test_runs_need_a_session(make_app: MakeApp) -> None:
+    client = make_app()
+    for path in ("/runs", "/runs/x", "/runs/x/watch", "/runs/x/report"):
+        assert client.get(f"/dashboard{path}", follow_redirects=False).status_code == 303
 
 
 def test_an_unchanged_list_is_not_sent_again(visit: TestClient, store: Store) -> None:

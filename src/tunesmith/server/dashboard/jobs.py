@@ -9,7 +9,7 @@ from tunesmith.server import jobs
 from tunesmith.server.api.dependencies import audit
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.job_view import hide_folders, regions, summarize
-from tunesmith.server.dashboard.pages import page, part
+from tunesmith.server.dashboard.pages import REPORT_HEADERS, page, part
 from tunesmith.server.errors import RequestError
 from tunesmith.server.service import Service
 from tunesmith.server.states import TERMINAL
@@ -18,9 +18,6 @@ router = APIRouter(prefix=HOME, route_class=PageRoute)
 
 PAGE = 20
 """Jobs on one page of the list."""
-
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
-"""A report is one file that works anywhere, so its stylesheet is inside it; it has no script."""
 
 
 @router.get("")
@@ -72,7 +69,7 @@ def report(service: ServiceOf, who: VisitorOf, job_id: str) -> Response:
     if not run.report.is_file():
         raise RequestError("There is no report yet: it is written when training ends", status=404)
     text = hide_folders(service, run.report.read_text(encoding="utf-8"))
-    return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY, "Cache-Control": "no-store"})
+    return HTMLResponse(text, headers=REPORT_HEADERS)
 
 
 def _table(service: Service, who: Visitor, after: str | None) -> str:

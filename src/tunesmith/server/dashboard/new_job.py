@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api import plan as make_plan
 from tunesmith.planning.gpus import known_gpus
@@ -15,10 +15,11 @@ from tunesmith.planning.plan import Plan
 from tunesmith.report.html import plan_part
 from tunesmith.server import files, jobs
 from tunesmith.server.api.dependencies import audit
-from tunesmith.server.api.jobs import DpoHyperparameters, Hyperparameters
+from tunesmith.server.api.jobs import DpoHyperparameters, Hyperparameters, ReinforcementHyperparameters
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import page
 from tunesmith.server.errors import RequestError
+from tunesmith.server.graders import Grader
 from tunesmith.server.jobs import JobRequest
 from tunesmith.server.service import Service
 
@@ -27,7 +28,24 @@ router = APIRouter(prefix=HOME, route_class=PageRoute)
 METHOD_LABELS: dict[str, str] = {
     "supervised": "Supervised: learn from good replies",
     "dpo": "DPO: learn from preferred and rejected replies",
+    "reinforcement": "Reinforcement: learn from a reward for its own replies",
 }
+
+HYPERPARAMETERS = {
+    "supervised": Hyperparameters,
+    "dpo": DpoHyperparameters,
+    "reinforcement": ReinforcementHyperparameters,
+}
+
+REWARD_LABELS: dict[str, str] = {
+    "ilike": "1 when the reply contains the reference",
+    "eq": "1 when the reply is the reference, word for word",
+    "fuzzy_match": "how alike reply and reference are, 0 to 1",
+}
+"""OpenAI's graders by their operation or metric: those that need nothing but a reference."""
+
+REFERENCE = "{{item.reference}}"
+"""The row's own reply."""
 
 SHOWN_FILES = 200
 
@@ -45,6 +63,8 @@ class Choices:
     batch_size: str = ""
     multiplier: str = ""
     seed: str = ""
+    reward: str = "ilike"
+    reference: str = REFERENCE
 
 
 @router.get("/jobs/new")
@@ -80,9 +100,11 @@ def start(
     batch_size: Annotated[str, Form(max_length=16)] = "",
     multiplier: Annotated[str, Form(max_length=16)] = "",
     seed: Annotated[str, Form(max_length=16)] = "",
+    reward: Annotated[str, Form(max_length=32)] = "ilike",
+    reference: Annotated[str, Form(max_length=1024)] = REFERENCE,
 ) -> Response:
     """Create the job, or show the form again with what is wrong."""
-    choices = Choices(file, validation, model, method, suffix, epochs, batch_size, multiplier, seed)
+    choices = Choices(file, validation, model, method, suffix, epochs, batch_size, multiplier, seed, reward, reference)
     try:
         job = jobs.create_job(service, who.owner, _request(choices))
     except RequestError as error:
@@ -104,16 +126,32 @@ def _request(choices: Choices) -> JobRequest:
         "batch_size": choices.batch_size.strip() or "auto",
         "learning_rate_multiplier": choices.multiplier.strip() or "auto",
     }
-    form = DpoHyperparameters if choices.method == "dpo" else Hyperparameters
     return JobRequest(
         model=choices.model,
         training_file=choices.file,
         validation_file=choices.validation or None,
         method=cast(Any, choices.method),  # one of METHOD_LABELS
-        hyperparameters=_checked(form, asked),
+        hyperparameters=_checked(HYPERPARAMETERS[choices.method], asked),
+        grader=_grader(choices) if choices.method == "reinforcement" else None,
         suffix=choices.suffix.strip() or None,
         seed=int(choices.seed) if choices.seed else None,
     )
+
+
+def _grader(choices: Choices) -> dict[str, Any]:
+    """The grader that gives the reward. Raises RequestError."""
+    kinds = {
+        "ilike": {"type": "string_check", "operation": "ilike"},
+        "eq": {"type": "string_check", "operation": "eq"},
+        "fuzzy_match": {"type": "text_similarity", "evaluation_metric": "fuzzy_match"},
+    }
+    if choices.reward not in kinds:
+        raise RequestError(f"Reward: {choices.reward} is not known")
+    made = {"name": "reward", "input": "{{sample.output_text}}", "reference": choices.reference.strip() or REFERENCE}
+    try:
+        return dict(TypeAdapter[Any](Grader).validate_python(made | kinds[choices.reward]).model_dump())
+    except ValidationError as error:
+        raise RequestError(f"Reference: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def _checked(form: type[Hyperparameters], asked: dict[str, str]) -> dict[str, Any]:
@@ -138,6 +176,7 @@ def _form(request: Request, service: Service, who: Visitor, choices: Choices, *,
         files=found.items,
         models=sorted(service.catalogue.bases()),
         methods=METHOD_LABELS,
+        rewards=REWARD_LABELS,
         gpus=[gpu.name for gpu in known_gpus()],
         choices=choices,
         problem=problem,

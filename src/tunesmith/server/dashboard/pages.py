@@ -26,11 +26,17 @@ POLICY = (
 
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
 
+REPORT_HEADERS = HEADERS | {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+}
+"""A report is one file that works anywhere, so its stylesheet is inside it; it has no script."""
+
 ASSETS = {
     "dashboard.css": "text/css",
     "dashboard.js": "text/javascript",
     "watch.js": "text/javascript",
     "playground.js": "text/javascript",
+    "judge.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "htmx.js": "text/javascript",
     "uplot.js": "text/javascript",

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.requests import Request
 
-from tunesmith.server.dashboard import files, jobs, judging, new_job, playground, sign_in, watch
+from tunesmith.server.dashboard import files, jobs, judging, new_job, playground, runs, sign_in, watch
 from tunesmith.server.dashboard.access import HOME, PageRoute
 from tunesmith.server.dashboard.pages import asset, stylesheet_response
 from tunesmith.server.errors import RequestError
@@ -30,7 +30,7 @@ def static(name: str) -> FileResponse:
     return asset(name)
 
 
-for part in (sign_in, new_job, watch, judging, jobs, files, playground):
+for part in (sign_in, new_job, watch, judging, jobs, runs, files, playground):
     router.include_router(part.router)
 
 

@@ -1,7 +1,11 @@
-"""A job as it happens: server-sent events with the whole state of what changed, so a lost connection loses nothing."""
+"""A job or a run as it happens: server-sent events with the whole state of what changed.
+
+So a lost connection loses nothing.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -10,33 +14,42 @@ from fastapi.responses import StreamingResponse
 
 from tunesmith.server import jobs
 from tunesmith.server.dashboard.access import HOME, PageRoute, ServiceOf, Visitor, VisitorOf
-from tunesmith.server.dashboard.job_view import curves, regions
+from tunesmith.server.dashboard.job_view import regions
+from tunesmith.server.dashboard.run_view import curves
 from tunesmith.server.service import Service
 from tunesmith.server.states import TERMINAL
 
 router = APIRouter(prefix=HOME, route_class=PageRoute)
 
 LOOK_SECONDS = 1.0
-"""How often a watched job is looked at."""
+"""How often what is watched is looked at."""
 
 QUIET_SECONDS = 15
 """After so long without news a comment is sent, so that proxies keep the connection."""
+
+News: TypeAlias = tuple[dict[str, bytes], bool]
+"""The state as JSON by the name of its event, and whether it is the last."""
 
 
 @router.get("/jobs/{job_id}/watch")
 async def watch(request: Request, service: ServiceOf, who: VisitorOf, job_id: str) -> Response:
     """`regions` (HTML by place), `curves` (the losses) whenever they change, and `end` when the job is over."""
     await run_in_threadpool(service.store.get_job, who.owner, job_id)
+    return event_stream(request, lambda: _look(service, who, job_id))
+
+
+def event_stream(request: Request, look: Callable[[], News]) -> StreamingResponse:
+    """What `look` sees, as an event whenever it has changed, until it is the last."""
     return StreamingResponse(
-        _news(request, service, who, job_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        _events(request, look), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
     )
 
 
-async def _news(request: Request, service: Service, who: Visitor, job_id: str) -> AsyncIterator[bytes]:
+async def _events(request: Request, look: Callable[[], News]) -> AsyncIterator[bytes]:
     shown: dict[str, bytes] = {}
     quiet = 0.0
     while not await request.is_disconnected():
-        news, over = await run_in_threadpool(_look, service, who, job_id)
+        news, over = await run_in_threadpool(look)
         fresh = {name: body for name, body in news.items() if shown.get(name) != body}
         shown |= fresh
         for name, body in fresh.items():
@@ -51,7 +64,7 @@ async def _news(request: Request, service: Service, who: Visitor, job_id: str) -
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _look(service: Service, who: Visitor, job_id: str) -> tuple[dict[str, bytes], bool]:
+def _look(service: Service, who: Visitor, job_id: str) -> News:
     job = service.store.get_job(who.owner, job_id)
     news = {
         "curves": msgspec.json.encode(curves(jobs.job_folder(service, job).run)),
