@@ -85,28 +85,36 @@ def advise(
     target: float | None = None,
     needs: Needs | None = None,
     prices: str | Path | None = None,
+    embeddings: str | None = None,
+    write: str | Path | None = None,
     tell: Callable[[str], None] = lambda stage: None,
 ) -> Advice:
     """Measure what prompts, examples and retrieval do for `data` with the base `model`, and say whether to fine-tune.
 
     `docs` is a document or a folder of them; `endpoint` the base URL of an OpenAI-compatible server that has `model`
     (its key is read from `OPENAI_API_KEY`); `rows` how many held-out rows to measure on; `target` the score that is
-    good enough; `needs` what cannot be measured; `prices` a price table of one's own. `tell` hears of each stage.
-    Raises DataError, ModelError, SpecError or MissingDependencyError.
+    good enough; `needs` what cannot be measured; `prices` a price table of one's own; `embeddings` a model of sentence
+    embeddings that searches beside BM25; `write` a file for the advice, which `evaluate` takes or finds as the run's
+    `advice.json`. `tell` hears of each stage. Raises DataError, ModelError, SpecError or MissingDependencyError.
     """
     from tunesmith.advice.advise import Asked
     from tunesmith.advice.advise import advise as find_advice
+    from tunesmith.advice.embeddings import Embeddings
+    from tunesmith.advice.passages import read_passages
     from tunesmith.advice.responders import Endpoint, LocalModel
     from tunesmith.advice.result import Needs
-    from tunesmith.advice.retrieval import read_passages
     from tunesmith.dataset.read import load
     from tunesmith.settings import load_settings
 
     questions = load(data)
     passages = [] if docs is None else read_passages(docs)
     asked = Asked(rows, target, needs or Needs(), None if prices is None else Path(prices))
+    meaning = None if embeddings is None else Embeddings(embeddings)
     responder = LocalModel(model) if endpoint is None else Endpoint(endpoint, model, load_settings().api_key)
-    return find_advice(questions, model, responder, passages=passages, asked=asked, tell=tell)
+    advice = find_advice(questions, model, responder, passages=passages, embeddings=meaning, asked=asked, tell=tell)
+    if write is not None:
+        _keep(Path(write), advice)
+    return advice
 
 
 def plan(
@@ -171,6 +179,7 @@ def evaluate(
     *,
     data: str | Path | None = None,
     prompt: str | Path | None = None,
+    advice: str | Path | None = None,
     metrics: Sequence[str] = (),
     bertscore: str | None = None,
     judge: str | None = None,
@@ -180,7 +189,8 @@ def evaluate(
 ) -> Evaluation:
     """Compare the tuned model with its base on held-out rows (or on `data`); rewrites the run's report and card.
 
-    `prompt` is a file with a prompt for the base (default: the instruction in the run's `advice.json`); `metrics` are
+    `prompt` is a file with a prompt for the base; `advice` what `advise` wrote, whose best way of asking is the prompt
+    (by default the run's `advice.json`, where a copy is kept); `metrics` are
     `module:function`s of reply and reference, `bertscore` an encoder, `judge` the base URL of an OpenAI-compatible
     endpoint that serves `judge_model`. `run_code` runs replies against the tests that rows carry, `samples` of each.
     """
@@ -190,7 +200,9 @@ def evaluate(
 
     folder = open_run(run)
     request = Request(tuple(metrics), bertscore, judge, judge_model, run_code)
-    options = Options(None if prompt is None else str(prompt), samples, request)
+    options = Options(
+        None if prompt is None else str(prompt), None if advice is None else str(advice), samples, request
+    )
     evaluation = run_evaluation(folder, None if data is None else str(data), options)
     _write_pages(folder)
     return evaluation

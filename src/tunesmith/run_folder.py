@@ -54,6 +54,11 @@ class RunFolder:
         return self.root / "check.json"
 
     @property
+    def advice(self) -> Path:
+        """What was measured before training, and whether to train at all; see `tunesmith.advice.result`."""
+        return self.root / "advice.json"
+
+    @property
     def plan(self) -> Path:
         """What the run was expected to take; see `tunesmith.planning.plan`."""
         return self.root / "plan.json"

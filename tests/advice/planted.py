@@ -4,9 +4,9 @@ import json
 import random
 from collections.abc import Callable, Sequence
 
-from tunesmith.advice.prompts import Prompt
 from tunesmith.advice.responders import Reply
 from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.prompting import Prompt
 
 LABELS = ("billing", "shipping", "returns", "account")
 SYSTEM = "Sort the ticket."

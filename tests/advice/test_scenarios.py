@@ -25,10 +25,10 @@ from tests.advice.planted import (
 
 from tunesmith.advice.advise import Asked, advise
 from tunesmith.advice.decision import TREE
-from tunesmith.advice.prompts import Prompt
 from tunesmith.advice.result import Advice, Needs
 from tunesmith.advice.show import show_advice
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.prompting import Prompt
 
 MODEL = "meta-llama/Llama-3.1-8B"
 BUTLER = "It is my humble duty to report that {}, if it please your gracious lordship, and I remain."

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_evaluate import finish
+from test_evaluate import finish, turns
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.prompting import Recipe
 from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.evaluation.asked_metrics import AskedMetrics, Request
 from tunesmith.evaluation.comparison import Systems, compare_overlap
 from tunesmith.evaluation.evaluate import Options, evaluate
-from tunesmith.evaluation.prompted import best_prompt, with_prompt
+from tunesmith.evaluation.generate import generate
+from tunesmith.evaluation.prompted import best_prompt
 from tunesmith.run_folder import RunFolder
+from tunesmith.spec import dump_spec, parse_spec
 
 ADD = "def add(a, b):\n    return a + b"
 SUBTRACT = "def add(a, b):\n    return a - b"
@@ -63,26 +66,33 @@ def test_long_references_have_bleu_chrf_and_rouge_with_signatures() -> None:
     assert all(metric.signature for metric in found)
 
 
-def test_a_prompt_stands_before_the_first_question_or_at_the_end_of_the_system_message() -> None:
-    plain = Conversation((Message("user", "Q"), Message("assistant", "A")))
-    assert with_prompt(plain, "Be brief.").messages[0].content == "Be brief.\n\nQ"
-    told = Conversation((Message("system", "S"), *plain.messages))
-    assert with_prompt(told, "Be brief.").messages[0].content == "S\n\nBe brief."
-
-
 def test_the_prompt_is_the_files_or_what_advice_found(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert best_prompt(run, None) is None
     (tmp_path / "advice.json").write_text('{"instruction": "Answer with a label.", "summary": "…"}')
-    assert best_prompt(run, None) == "Answer with a label."
+    assert best_prompt(run, None) == Recipe("Answer with a label.")
+    (tmp_path / "advice.json").write_text('{"instruction": "Answer.", "recipe": {"instruction": null, "examples": 3}}')
+    assert best_prompt(run, None) == Recipe(None, 3)
     (tmp_path / "prompt.txt").write_text("Mine.\n")
-    assert best_prompt(run, str(tmp_path / "prompt.txt")) == "Mine."
+    assert best_prompt(run, str(tmp_path / "prompt.txt")) == Recipe("Mine.")
     (tmp_path / "advice.json").write_text("[")
     with pytest.raises(RunError, match=r"advice\.json"):
         best_prompt(run, None)
     (tmp_path / "prompt.txt").write_text(" \n")
     with pytest.raises(DataError, match="empty"):
         best_prompt(run, str(tmp_path / "prompt.txt"))
+
+
+def test_advice_that_is_given_is_kept_in_the_run_folder(tmp_path: Path) -> None:
+    run, file = RunFolder(tmp_path / "run"), tmp_path / "advice.json"
+    run.root.mkdir()
+    file.write_text('{"instruction": "Answer.", "recipe": {}}')  # the plain prompt was best: there is nothing to add
+    assert best_prompt(run, None, str(file)) == Recipe("Answer.")
+    assert run.advice.read_bytes() == file.read_bytes()
+    with pytest.raises(SpecError, match="--advice"):
+        best_prompt(run, "prompt.txt", str(file))
+    with pytest.raises(DataError, match=r"gone\.json"):
+        best_prompt(run, None, str(tmp_path / "gone.json"))
 
 
 def test_an_evaluation_with_everything_that_needs_nothing_installed(
@@ -115,3 +125,29 @@ def test_an_evaluation_with_everything_that_needs_nothing_installed(
     assert verdicts["did it help"] == "good"
     assert verdicts["adapter"] == "note"
     assert msgspec.json.decode(run.evaluation.read_bytes())["prompt"] == "w3"
+
+
+def test_the_prompted_base_sees_as_many_examples_as_advised_and_fit_and_no_prompt_costs_the_reply_its_end(
+    tmp_path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(finish(tmp_path, "lora", model, tokenizer))
+    lines = [json.loads(line) for line in run.holdout.read_text().splitlines()]
+    train = tmp_path / "train.jsonl"
+    trained = [turns(" ".join(f"w{(n + k) % 55}" for k in range(20)), "w40") for n in range(12)]
+    train.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *trained]))
+    values = run.load_spec().model_dump() | {"data": {"train": str(train)}, "training": {"max_length": 12}}
+    run.spec.write_text(dump_spec(parse_spec(values)))
+    run.advice.write_text('{"recipe": {"instruction": "w3", "examples": 5}}')
+    asked: list[int] = []
+
+    def spy(model: object, tokenizer: object, prompts: list[list[int]], *, max_new_tokens: int) -> list[str]:
+        asked.extend(map(len, prompts))
+        return generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tunesmith.evaluation.generate.generate", spy)
+    evaluation = evaluate(run)
+    assert (evaluation.prompt, evaluation.examples) == ("w3", 5)
+    context = model.config.max_position_embeddings
+    assert 100 < max(asked) < context  # five examples of 26 tokens would be too long, four are not
+    loss = next(metric for metric in evaluation.metrics if metric.name == "loss")
+    assert loss.prompted is not None and 0 < loss.prompted.value < 20

@@ -15,7 +15,7 @@ def rich() -> Evaluation:
     """An evaluation with a prompted base, a confusion matrix, scored rows and a metric with a signature."""
     plain = evaluation(
         tuple(
-            msgspec.structs.replace(sample, base_score=0.0, tuned_score=1.0 if sample.row % 3 else 0.0)
+            msgspec.structs.replace(sample, base_score=0.0, tuned_score=float(sample.row % 3 > 0), prompted_score=1.0)
             for sample in SAMPLES
         )
     )
@@ -44,10 +44,10 @@ def page(run: RunFolder) -> str:
 
 
 def test_rows_are_counted_by_which_model_does_better() -> None:
-    outcomes = row_outcomes(rich().samples)
-    assert outcomes is not None
+    outcomes, over_prompted = row_outcomes(rich().samples)
+    assert (outcomes.rival, over_prompted.rival) == ("base", "prompted base")
     assert (outcomes.better, outcomes.same, outcomes.worse) == (8, 4, 0)
-    assert row_outcomes(SAMPLES) is None
+    assert row_outcomes(SAMPLES) == []
 
 
 def test_the_confusion_matrix_shades_by_share_and_marks_what_is_right() -> None:

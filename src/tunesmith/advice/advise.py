@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith.advice.approaches import alternatives, pitfall, would_change
-from tunesmith.advice.baselines import METRIC_NAMES, PASSAGES, Measured, Trial, gain, measure, question
+from tunesmith.advice.baselines import METRIC_NAMES, PASSAGES, Measured, Trial, gain, measure
 from tunesmith.advice.decision import TARGETS, Evidence, points, shown, walk
+from tunesmith.advice.embeddings import Embeddings
+from tunesmith.advice.instruction import write_instruction
 from tunesmith.advice.knowledge import Diagnosis, Facts, diagnose, learn_facts
-from tunesmith.advice.prompts import reference, write_instruction
 from tunesmith.advice.responders import Responder
 from tunesmith.advice.result import Advice, Needs, Recommendation, Training
-from tunesmith.advice.retrieval import Index
 from tunesmith.advice.training_plan import Subject, plan_training, subject
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.nearest import Index
+from tunesmith.dataset.prompting import question, reference
 from tunesmith.dataset.split import prompt_text, split
 from tunesmith.errors import SpecError
 from tunesmith.evaluation.metrics import Task, infer_task, label
@@ -54,12 +56,14 @@ def advise(
     responder: Responder,
     *,
     passages: Sequence[str] = (),
+    embeddings: Embeddings | None = None,
     asked: Asked = Asked(),
     tell: Callable[[str], None] = lambda name: None,
 ) -> Advice:
     """Measure `responder` (the base model named `model`) on held-out `rows` and decide.
 
-    `passages` are the documents' (see `read_passages`); `tell` hears of each way of asking before it starts.
+    `passages` are the documents' (see `read_passages`), which `embeddings` searches, too; `tell` hears of each way of
+    asking before it starts.
     Raises SpecError for a number of rows or a target that makes no sense.
     """
     started = time.monotonic()
@@ -77,7 +81,7 @@ def advise(
         if about.price is None
         else f"calls are priced by {about.price.basis}"
     )
-    trial = Trial(task, held_out, train, passages)
+    trial = Trial(task, held_out, train, passages, embeddings)
     instruction = write_instruction(task, [reference(row) for row in train]) if train else None
     measured = [] if instruction is None else measure(trial, responder, about.price, instruction, tell)
 
@@ -101,6 +105,7 @@ def advise(
         held_out=len(held_out),
         model=model,
         best=None if best is None else best.name,
+        recipe=next((item.recipe for item in measured if item.baseline is best), None),
         instruction=instruction,
         baselines=tuple(item.baseline for item in measured),
         diagnosis=evidence.diagnosis,
@@ -146,7 +151,8 @@ def _evidence(
     task = trial.task
     prompts = [item for item in measured if item.baseline.approach in ("prompt", "instruction")]
     shots = [item for item in measured if item.baseline.approach == "few-shot"]
-    retrieval = next((item for item in measured if item.baseline.approach == "retrieval"), None)
+    retrievals = [item for item in measured if item.baseline.approach == "retrieval"]
+    retrieval = max(retrievals, key=lambda item: item.baseline.score.value, default=None)
     best = max([*prompts, *shots], key=lambda item: item.baseline.score.value, default=None)
     look = _diagnoser(trial, facts)
     minimum, good = _needed_rows(answerable or rows, task)

@@ -1,8 +1,9 @@
 """The base model measured before anything is trained: a plain prompt, an instruction, examples, retrieval.
 
 All ways answer the same held-out rows, so their differences are paired. Examples and passages are chosen for each row
-by BM25 from the training part, which the split keeps free of near-duplicates of the held-out rows. Each further way
-builds on the better of the two prompts. The cost is one call per row and way.
+by BM25 from the training part, which the split keeps free of near-duplicates of the held-out rows; passages by an
+embedding model, too, where one is given. Each further way builds on the better of the two prompts. The cost is one call
+per row and way.
 """
 
 import statistics
@@ -11,18 +12,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tunesmith.advice.prompts import (
+from tunesmith.advice.embeddings import Embeddings
+from tunesmith.advice.responders import Reply, Responder
+from tunesmith.advice.result import Approach, Baseline
+from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.nearest import Index
+from tunesmith.dataset.prompting import (
+    Examples,
     Prompt,
+    Recipe,
+    question,
     reference,
     with_examples,
     with_instruction,
     with_passages,
 )
-from tunesmith.advice.responders import Reply, Responder
-from tunesmith.advice.result import Approach, Baseline
-from tunesmith.advice.retrieval import Index
-from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.dataset.split import prompt_text
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.comparison import headline_score
 from tunesmith.evaluation.metrics import Task
@@ -44,12 +48,16 @@ METRIC_NAMES: dict[Task, str] = {"classification": "accuracy", "extraction": "fi
 
 @dataclass(frozen=True)
 class Trial:
-    """What is asked and with what: the held-out rows, the training rows and the documents' passages."""
+    """What is asked and with what: the held-out rows, the training rows, the documents' passages.
+
+    `embeddings` finds passages by their meaning, where a model for that was given.
+    """
 
     task: Task
     rows: Sequence[Conversation]
     train: Sequence[Conversation]
     passages: Sequence[str]
+    embeddings: Embeddings | None = None
     references: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,11 +66,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measured:
-    """A baseline with the replies and the per-row scores (0 to 1) behind it."""
+    """A baseline with the replies and the per-row scores (0 to 1) behind it; `recipe` asks so again."""
 
     baseline: Baseline
     replies: list[str]
     scores: Values
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Way:
     name: str
     approach: Approach
     examples: int
+    recipe: Recipe
     prompts: Callable[[int], list[Prompt]]
     """From how many examples or passages at most to the prompts of all rows."""
 
@@ -96,15 +106,16 @@ def measure(
     plain = [row.prompt for row in trial.rows]
     instructed = [with_instruction(prompt, instruction) for prompt in plain]
     first = [
-        ask(Way("plain prompt", "prompt", 0, lambda _: plain)),
-        ask(Way("instruction", "instruction", 0, lambda _: instructed)),
+        ask(Way("plain prompt", "prompt", 0, Recipe(), lambda _: plain)),
+        ask(Way("instruction", "instruction", 0, Recipe(instruction), lambda _: instructed)),
     ]
     prompts = [measured for measured in first if measured is not None]
     if not prompts:
         return []
     best = max(prompts, key=lambda measured: measured.baseline.score.value)
     base = plain if best.baseline.approach == "prompt" else instructed
-    return prompts + [measured for way in _with_help(trial, base) if (measured := ask(way)) is not None]
+    ways = _with_help(trial, base, best.recipe)
+    return prompts + [measured for way in ways if (measured := ask(way)) is not None]
 
 
 def gain(over: Measured, measured: Measured) -> Estimate:
@@ -112,39 +123,39 @@ def gain(over: Measured, measured: Measured) -> Estimate:
     return paired_bootstrap(weighted_mean(over.scores), weighted_mean(measured.scores), len(over.scores)).difference
 
 
-def question(row: Conversation) -> str:
-    """What retrieval looks for: the row's last turn before the answer."""
-    return row.prompt[-1].content if row.prompt else prompt_text(row)
-
-
-def _with_help(trial: Trial, base: Sequence[Prompt]) -> Iterator[Way]:
-    examples = Index([question(row) for row in trial.train])
-    nearest = [examples.search(question(row), max(SHOTS)) for row in trial.rows]
+def _with_help(trial: Trial, base: Sequence[Prompt], recipe: Recipe) -> Iterator[Way]:
+    examples = Examples(trial.train)
 
     def few_shot(count: int) -> list[Prompt]:
-        return [
-            # The nearest example last, next to the question.
-            with_examples(prompt, [trial.train[position] for position in reversed(found[:count])])
-            for prompt, found in zip(base, nearest, strict=True)
-        ]
+        return [with_examples(prompt, examples(row, count)) for prompt, row in zip(base, trial.rows, strict=True)]
 
     for count in SHOTS:
         if count < len(trial.train):
-            yield Way("1 example" if count == 1 else f"{count} examples", "few-shot", count, few_shot)
+            name = "1 example" if count == 1 else f"{count} examples"
+            yield Way(name, "few-shot", count, Recipe(recipe.instruction, count), few_shot)
     if trial.passages:
-        texts, name = trial.passages, "retrieval over the documents"
+        texts, where = trial.passages, "the documents"
     else:
-        texts, name = [f"{question(row)}\n{reference(row)}" for row in trial.train], "retrieval over the training rows"
+        texts, where = [f"{question(row)}\n{reference(row)}" for row in trial.train], "the training rows"
     library = Index(texts)
-    found = [library.search(question(row), PASSAGES) for row in trial.rows]
+    questions = [question(row) for row in trial.rows]
+    found = {f"retrieval over {where}": [library.search(text, PASSAGES) for text in questions]}
+    if trial.embeddings is not None:
+        found[f"retrieval by meaning over {where}"] = trial.embeddings.nearest(texts, questions, PASSAGES)
+    for name, positions in found.items():
+        yield Way(name, "retrieval", PASSAGES, recipe, _retrieval(base, texts, positions))
 
-    def retrieval(count: int) -> list[Prompt]:
+
+def _retrieval(
+    base: Sequence[Prompt], texts: Sequence[str], found: Sequence[Sequence[int]]
+) -> Callable[[int], list[Prompt]]:
+    def prompts(count: int) -> list[Prompt]:
         return [
             with_passages(prompt, [texts[position] for position in positions[:count]])
             for prompt, positions in zip(base, found, strict=True)
         ]
 
-    yield Way(name, "retrieval", PASSAGES, retrieval)
+    return prompts
 
 
 def _fitting(way: Way, responder: Responder, room: int) -> list[Prompt] | None:
@@ -182,7 +193,7 @@ def _score(trial: Trial, way: Way, replies: list[Reply], price: TokenPrice | Non
         latency_seconds=statistics.median(timed) if timed else None,
         usd_per_thousand_calls=None if price is None else price.thousand_calls(prompt_tokens, reply_tokens),
     )
-    return Measured(baseline, texts, scores)
+    return Measured(baseline, texts, scores, way.recipe)
 
 
 def _estimate(task: Task, scores: Values) -> Estimate:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tunesmith.advice.prompts import Prompt
 from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.prompting import Prompt
 from tunesmith.errors import MissingDependencyError, ModelError
 from tunesmith.planning.data_facts import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS
 
@@ -79,8 +79,9 @@ class LocalModel:
     @property
     def context(self) -> int | None:
         """The longest sequence that the model's positions allow."""
-        longest: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        return longest
+        from tunesmith.evaluation.measure import context
+
+        return context(self._model)
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of the prompt with its chat template."""

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from tunesmith.advice.knowledge import Diagnosis
+from tunesmith.dataset.prompting import Recipe
 from tunesmith.evaluation.result import Estimate
 
 Approach: TypeAlias = Literal["prompt", "instruction", "few-shot", "retrieval"]
@@ -90,7 +91,8 @@ class Training(Struct, frozen=True):
 class Advice(Struct, frozen=True):
     """Everything `tunesmith advise` says; `summary` is the sentence a person wants first.
 
-    `best` names the baseline that scored best among the prompts; `instruction` is the text that was measured.
+    `best` names the baseline that scored best among the prompts and examples, and `recipe` is how to ask so again,
+    which `evaluate` does; `instruction` is the text that was measured.
     """
 
     recommendation: Recommendation
@@ -105,6 +107,7 @@ class Advice(Struct, frozen=True):
     held_out: int
     model: str
     best: str | None
+    recipe: Recipe | None
     instruction: str | None
     baselines: tuple[Baseline, ...]
     diagnosis: Diagnosis | None

@@ -1,9 +1,11 @@
 """`tunesmith advise`: should this be fine-tuned at all."""
 
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from tunesmith import api
 from tunesmith.advice.result import Advice, Needs
@@ -18,32 +20,30 @@ from tunesmith.cli.output import console, json_option, print_json
 @click.option(
     "--endpoint", metavar="URL", help="Ask an OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY."
 )
+@click.option("--embeddings", metavar="MODEL", help="Search by meaning, too, with this sentence-embedding model.")
 @click.option("--rows", default=100, show_default=True, help="Held-out rows to measure on.")
 @click.option("--target", type=float, help="The score that is good enough; 0.95 (free text: 0.7) unless given.")
 @click.option("--fresh-data/--no-fresh-data", default=None, help="Do the answers change after training?")
 @click.option("--latency-budget", type=float, metavar="MS", help="Milliseconds that a call may take.")
 @click.option("--monthly-calls", type=int, metavar="N", help="Calls expected in a month.")
 @click.option("--yes/--no", "answer", default=None, help="Answer what is left to ask with yes or no; ask nothing.")
+@click.option("--write", metavar="FILE", help="Keep the advice as JSON, for `evaluate --advice` and the report.")
 @click.option("--prices", metavar="TOML", help="Your own prices, over the built-in table.")
 @json_option
 def command(
     data: str,
     model: str,
-    docs: str | None,
-    endpoint: str | None,
-    rows: int,
-    target: float | None,
     fresh_data: bool | None,
     latency_budget: float | None,
     monthly_calls: int | None,
     answer: bool | None,
-    prices: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure prompts, examples and retrieval on held-out rows of DATA, then say whether to fine-tune.
 
     \b
-    Examples:  tunesmith advise tickets.jsonl --model embedded
+    Examples:  tunesmith advise tickets.jsonl --model embedded --write advice.json
                tunesmith advise faq.jsonl --model gpt-4o-mini --endpoint https://api.openai.com/v1 --docs handbook/
     """
     needs = Needs(answer if fresh_data is None else fresh_data, latency_budget, monthly_calls)
@@ -55,18 +55,16 @@ def command(
         advice = api.advise(
             data,
             model,
-            docs=docs,
-            endpoint=endpoint,
-            rows=rows,
-            target=target,
             needs=needs,
-            prices=prices,
             tell=lambda name: status.update(f"asking: {name}"),
+            **options,
         )
     if as_json:
         print_json(advice)
     else:
         print_advice(out, advice)
+        if file := options["write"]:
+            out.print(f"\nKept in {escape(file)}; after training: tunesmith evaluate RUN --advice {escape(file)}")
 
 
 def ask(needs: Needs) -> Needs:

@@ -9,13 +9,14 @@ from rich.table import Table
 
 from tunesmith import api
 from tunesmith.cli.output import console, json_option, mark, print_json
-from tunesmith.evaluation.result import Estimate, Evaluation
+from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison
 
 
 @click.command("evaluate")
 @click.argument("run")
 @click.option("--data", help="Evaluate on this file instead of the rows the run held out.")
-@click.option("--prompt", metavar="FILE", help="A prompt for the base to try; default: the instruction advise found.")
+@click.option("--prompt", metavar="FILE", help="A prompt for the base to try; default: what advise found best.")
+@click.option("--advice", metavar="FILE", help="What `advise --write` wrote; kept in the run folder.")
 @click.option("--metric", "metrics", multiple=True, metavar="MODULE:FUNCTION", help="A metric of your own; repeatable.")
 @click.option("--bertscore", metavar="ENCODER", help="Add BERTScore with this encoder (a name or a folder).")
 @click.option("--judge", metavar="URL", help="Let a model judge, at this OpenAI-compatible base URL.")
@@ -41,20 +42,19 @@ def command(run: str, as_json: bool, **options: Any) -> None:
 
 def print_evaluation(out: Console, evaluation: Evaluation) -> None:
     """Print the comparison table and the verdicts."""
-    prompted = any(metric.prompted is not None for metric in evaluation.metrics)
-    table = Table(title=f"{evaluation.rows} held-out rows, {evaluation.task}", title_justify="left")
+    prompted = any(metric.over_prompted is not None for metric in evaluation.metrics)
+    title = f"{evaluation.rows} held-out rows, {evaluation.task}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("metric")
     for heading in ("base", *(["prompted"] if prompted else []), "tuned", "difference (95% interval)", "p"):
         table.add_column(heading, justify="right")
     for metric in evaluation.metrics:
-        style = "" if not metric.significant else ("green" if _improved(metric.difference, metric.better) else "red")
         values = [metric.base, *([metric.prompted] if prompted else []), metric.tuned]
-        table.add_row(
-            metric.name,
-            *("" if value is None else f"{value.value:.3f}" for value in values),
-            f"[{style}]{_interval(metric.difference)}[/]" if style else _interval(metric.difference),
-            "" if metric.p is None else f"{metric.p:.2g}",
-        )
+        shown = ("" if value is None else _figure(value.value) for value in values)
+        table.add_row(metric.name, *shown, _change(metric, metric.difference), _p(metric.p))
+        if metric.over_prompted is not None:
+            over = _change(metric, metric.over_prompted)
+            table.add_row("[dim]  over prompted[/]", "", "", "", over, _p(metric.p_over_prompted))
     out.print(table)
     headline = evaluation.metrics[0]
     if headline.detectable is not None:
@@ -70,9 +70,17 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
             out.print(f"  → {escape(verdict.mend)}")
 
 
-def _improved(difference: Estimate, better: str) -> bool:
-    return (difference.value > 0) == (better == "higher")
+def _change(metric: MetricComparison, difference: Estimate) -> str:
+    """The difference with its interval, coloured where the interval excludes zero."""
+    text = f"{_figure(difference.value, '+')} ({_figure(difference.low, '+')} to {_figure(difference.high, '+')})"
+    if difference.low <= 0 <= difference.high:
+        return text
+    return f"[{'green' if (difference.value > 0) == (metric.better == 'higher') else 'red'}]{text}[/]"
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+def _figure(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from tunesmith import storage
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.prompting import reference, shown_prompt
 from tunesmith.dataset.read import load
 from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.evaluation import metrics
@@ -32,7 +33,7 @@ from tunesmith.evaluation.comparison import (
 from tunesmith.evaluation.evidence import AdapterState, Evidence, Leak, Memory
 from tunesmith.evaluation.measure import Measured, Questions, measure
 from tunesmith.evaluation.metrics import infer_task
-from tunesmith.evaluation.prompted import best_prompt, shown_prompt
+from tunesmith.evaluation.prompted import best_prompt
 from tunesmith.evaluation.result import Evaluation, MetricComparison, Sample, Verdict
 from tunesmith.evaluation.verdicts import judge
 from tunesmith.models.load import EMBEDDED, load_tokenizer
@@ -61,9 +62,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Options:
-    """What else is wanted: `prompt` is a file with a prompt for the base, `samples` replies to each row for pass@k."""
+    """What else is wanted: `prompt` is a file with a prompt for the base, `advice` what `tunesmith advise` wrote.
+
+    `samples` replies to each row are for pass@k.
+    """
 
     prompt: str | None = None
+    advice: str | None = None
     samples: int = 1
     request: Request = field(default_factory=Request)
 
@@ -83,14 +88,14 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     rows = load(path)
     if not rows:
         raise DataError(f"{path}: no rows to evaluate on; give a file with rows by --data")
-    prompt = best_prompt(run, options.prompt)
+    recipe = best_prompt(run, options.prompt, options.advice)
     asked_metrics = AskedMetrics(options.request, options.samples)
-    answerable = [index for index, row in enumerate(rows) if _reference(row)]
+    answerable = [index for index, row in enumerate(rows) if reference(row)]
     asked = _choose(answerable, MAX_REPLIES)
-    references = [_reference(rows[index]) for index in asked]
+    references = [reference(rows[index]) for index in asked]
     training = _training_rows(run, spec)
     trained = [
-        training[index] for index in _choose([i for i, row in enumerate(training) if _reference(row)], TRAINED_ROWS)
+        training[index] for index in _choose([i for i, row in enumerate(training) if reference(row)], TRAINED_ROWS)
     ]
     tokenizer = load_tokenizer(spec.model)
 
@@ -108,9 +113,10 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
             asked=[rows[index] for index in asked],
             trained=trained,
             retention=_retention_rows(spec) if spec.model == EMBEDDED else [],
-            prompt=prompt,
+            recipe=recipe,
+            examples=training,
             reply_tokens=reply_tokens(references),
-            trained_reply_tokens=reply_tokens([_reference(row) for row in trained]),
+            trained_reply_tokens=reply_tokens([reference(row) for row in trained]),
             samples=options.samples,
         ),
     )
@@ -118,7 +124,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     if not np.isfinite([losses.base.nll, losses.tuned.nll]).all():
         raise RunError(f"{run.root}: the loss on {path} is not finite; train again with a lower learning rate")
 
-    task = infer_task([reference for reference in map(_reference, rows) if reference])
+    task = infer_task([text for text in map(reference, rows) if text])
     replies = _of_each(measured, lambda one: one.replies)
     compared: list[MetricComparison] = []
     skipped: list[str] = []
@@ -144,7 +150,8 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
         verdicts=_judge(run, spec, measured, metrics_found, rows, training, trained, references),
         samples=_samples(rows, asked, references, replies, headline_score(task)),
         seconds=time.monotonic() - started,
-        prompt=prompt,
+        prompt=None if recipe is None else recipe.instruction,
+        examples=0 if recipe is None else recipe.examples,
         confusion=confusion(replies, references) if asked and task == "classification" else None,
         skipped=tuple(skipped),
     )
@@ -197,12 +204,6 @@ def _say_if_sampled(metric: MetricComparison, answerable: int) -> MetricComparis
         return metric
     note = f"replies to a sample of {metric.rows} of {answerable} rows, seed {SEED}"
     return msgspec.structs.replace(metric, method=f"{metric.method}; {note}")
-
-
-def _reference(row: Conversation) -> str:
-    """The text that the prompt should be answered with; empty for plain text and for tool calls."""
-    answer = row.completion[0] if row.completion else None
-    return answer.content.strip() if answer is not None and answer.role == "assistant" else ""
 
 
 def _retention_rows(spec: RunSpec) -> list[Conversation]:
@@ -264,9 +265,9 @@ def _judge(
 def _memory(
     base: Measured, tuned: Measured, trained: Sequence[Conversation], references: Sequence[str]
 ) -> Memory | None:
-    if not trained or tuned.trained is None or not references:
+    if not trained or tuned.trained is None or not tuned.trained.tokens.any() or not references:
         return None
-    outputs = [_reference(row) for row in trained]
+    outputs = [reference(row) for row in trained]
 
     def verbatim(replies: Sequence[str], wanted: Sequence[str]) -> float:
         return float(metrics.scores(metrics.exact_match, replies, wanted).mean())
@@ -321,13 +322,13 @@ def _samples(
         Sample(
             row=index,
             prompt=shown_prompt(rows[index].prompt),
-            reference=reference,
+            reference=wanted,
             base=replies.base[place],
             tuned=replies.tuned[place],
-            base_score=score(replies.base[place], reference),
-            tuned_score=score(replies.tuned[place], reference),
+            base_score=score(replies.base[place], wanted),
+            tuned_score=score(replies.tuned[place], wanted),
             prompted=None if replies.prompted is None else replies.prompted[place],
-            prompted_score=None if replies.prompted is None else score(replies.prompted[place], reference),
+            prompted_score=None if replies.prompted is None else score(replies.prompted[place], wanted),
         )
-        for place, (index, reference) in enumerate(zip(asked, references, strict=True))
+        for place, (index, wanted) in enumerate(zip(asked, references, strict=True))
     )

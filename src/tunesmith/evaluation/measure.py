@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.prompting import Examples, Recipe, asked_by
 from tunesmith.dataset.render import Rendered, Renderer
 from tunesmith.evaluation.comparison import Systems
 from tunesmith.evaluation.drift import Scored, general_prompts, self_replies
-from tunesmith.evaluation.prompted import with_prompt
 from tunesmith.models.load import load_model, load_tuned
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
@@ -34,14 +34,16 @@ _T = TypeVar("_T")
 class Questions:
     """What is asked of every model: `rows` for their loss; `asked` for a reply, the first of `samples` being greedy.
 
-    `trained` are rows it was trained on and `retention` general rows, both asked of base and tuned only.
+    `trained` are rows it was trained on and `retention` general rows, both asked of base and tuned only. `recipe` is
+    how the prompted base is asked, with examples chosen from `examples`.
     """
 
     rows: Sequence[Conversation]
     asked: Sequence[Conversation]
     trained: Sequence[Conversation]
     retention: Sequence[Conversation]
-    prompt: str | None
+    recipe: Recipe | None
+    examples: Sequence[Conversation]
     reply_tokens: int
     trained_reply_tokens: int
     samples: int = 1
@@ -71,7 +73,7 @@ def measure(run: RunFolder, spec: RunSpec, tokenizer: "PreTrainedTokenizerBase",
     def of_base(model: "Model") -> tuple[Measured, Measured | None, list[Scored]]:
         said = self_replies(model, tokenizer, renderer, general_prompts())
         base = session.measure(model, said)
-        return base, None if ask.prompt is None else session.measure_prompted(model, ask.prompt), said
+        return base, None if ask.recipe is None else session.measure_prompted(model, ask.recipe), said
 
     of_both, tuned = _on_both(run, spec, of_base, lambda model, base: session.measure(model, base[2]))
     base, prompted, _ = of_both
@@ -107,16 +109,36 @@ class _Session:
             drift=scored(general),
         )
 
-    def measure_prompted(self, model: "Model", prompt: str) -> Measured:
+    def measure_prompted(self, model: "Model", recipe: Recipe) -> Measured:
         from tunesmith.evaluation.losses import row_losses
 
-        rows = [with_prompt(row, prompt) for row in self.ask.rows]
-        asked = [with_prompt(row, prompt) for row in self.ask.asked]
+        put = self._put_by(recipe, context(model))
+        asked = [put(row) for row in self.ask.asked]
         return Measured(
-            losses=row_losses(model, self._render(rows)),
+            losses=row_losses(model, [self._lengthened(row, put(row)) for row in self.ask.rows]),
             replies=self._replies(model, asked),
             sampled=self._sampled(model, asked),
         )
+
+    def _put_by(self, recipe: Recipe, context: int | None) -> Callable[[Conversation], Conversation]:
+        """Asks a row by `recipe`, with fewer examples where they would not fit into the model's context."""
+        find = Examples(self.ask.examples if recipe.examples else ())
+
+        def put(row: Conversation) -> Conversation:
+            examples = find(row, recipe.examples)
+            while examples and context is not None:
+                asked = asked_by(row, recipe, examples)
+                if len(self.renderer.prompt(asked)) + self.ask.reply_tokens <= context:
+                    break
+                examples = examples[1:]  # the one least like the row
+            return asked_by(row, recipe, examples)
+
+        return put
+
+    def _lengthened(self, row: Conversation, asked: Conversation) -> Rendered:
+        """`asked`, cut where `row` would be: a longer prompt must not cost the reply its end."""
+        more = len(self.renderer.prompt(asked)) - len(self.renderer.prompt(row))
+        return self.renderer.render(asked, max_length=self.max_length + more)
 
     def _render(self, rows: Sequence[Conversation]) -> list[Rendered]:
         return [self.renderer.render(row, max_length=self.max_length) for row in rows]
@@ -140,6 +162,12 @@ class _Session:
         ]
         texts = [[str(self.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in draw] for draw in drawn]
         return [list(replies) for replies in zip(*texts, strict=True)]
+
+
+def context(model: "Model") -> int | None:
+    """The longest sequence that the model's positions allow; None where its configuration does not say."""
+    longest: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return longest
 
 
 def _on_both(

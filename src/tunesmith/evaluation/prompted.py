@@ -1,7 +1,7 @@
 """The base model with the best prompt there is: what fine-tuning has to beat, and often does not.
 
-The prompt is a text file of the person's, or the instruction that `tunesmith advise` measured and left in the run
-folder's `advice.json`.
+The prompt is a text file of the person's, or the best way of asking that `tunesmith advise` found: an instruction,
+with or without examples from the training rows, kept in the run folder's `advice.json`.
 """
 
 from pathlib import Path
@@ -9,59 +9,57 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.errors import DataError, RunError
+from tunesmith import storage
+from tunesmith.dataset.prompting import Recipe
+from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.run_folder import RunFolder
 
 
 class _Advice(Struct):
     """What is read of `advice.json`."""
 
+    recipe: Recipe | None = None
     instruction: str | None = None
 
 
-def best_prompt(run: RunFolder, file: str | None) -> str | None:
-    """The text of `file`, else the advised instruction, else None. Raises DataError or RunError."""
-    if file is not None:
-        try:
-            text = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--prompt {file}: cannot read: {error}; give a text file with the prompt") from error
-        if not text:
-            raise DataError(f"--prompt {file}: the file is empty; write the prompt into it")
-        return text
-    advice = run.root / "advice.json"
-    if not advice.is_file():
+def best_prompt(run: RunFolder, prompt: str | None, advice: str | None = None) -> Recipe | None:
+    """The text of the file `prompt`, else what `advice` found, a file that the run then keeps, else the run's own.
+
+    Advice whose best way of asking was the plain prompt gives its instruction, so that there is one to compare with.
+    Raises DataError, RunError or SpecError.
+    """
+    if prompt is not None and advice is not None:
+        raise SpecError("--prompt and --advice: give the prompt that is to be tried, or the advice that found one")
+    if prompt is not None:
+        return Recipe(_text(prompt))
+    if advice is not None:
+        found = _read(Path(advice))
+        storage.write_bytes(run.advice, Path(advice).read_bytes())
+    elif run.advice.is_file():
+        found = _read(run.advice)
+    else:
         return None
+    if found.recipe is not None and found.recipe != Recipe():
+        return found.recipe
+    return None if found.instruction is None else Recipe(found.instruction)
+
+
+def _text(file: str) -> str:
     try:
-        return msgspec.json.decode(advice.read_bytes(), type=_Advice).instruction
+        text = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--prompt {file}: cannot read: {error}; give a text file with the prompt") from error
+    if not text:
+        raise DataError(f"--prompt {file}: the file is empty; write the prompt into it")
+    return text
+
+
+def _read(file: Path) -> _Advice:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Advice)
+    except OSError as error:
+        raise DataError(f"{file}: cannot read: {error.strerror}; write it with tunesmith advise --write") from error
     except msgspec.DecodeError as error:
         raise RunError(
-            f"{advice}: cannot be read ({error}); remove it or write it anew with tunesmith advise"
+            f"{file}: cannot be read ({error}); remove it or write it anew with tunesmith advise --write"
         ) from error
-
-
-def with_prompt(row: Conversation, prompt: str) -> Conversation:
-    """`row` with `prompt` at the end of its system message, or before its first user turn where it has none.
-
-    Not in a system message of its own: several chat templates refuse a role that the data does not use.
-    """
-    for index, message in enumerate(row.messages):
-        if message.role in ("system", "developer"):
-            return _replace(row, index, f"{message.content}\n\n{prompt}")
-        if message.role == "user":
-            return _replace(row, index, f"{prompt}\n\n{message.content}")
-    return row
-
-
-def shown_prompt(messages: tuple[Message, ...]) -> str:
-    """The prompt as people read it: a single turn as it is, several with their roles."""
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
-
-
-def _replace(row: Conversation, index: int, content: str) -> Conversation:
-    messages: list[Message] = list(row.messages)
-    messages[index] = msgspec.structs.replace(messages[index], content=content)
-    return msgspec.structs.replace(row, messages=tuple(messages))

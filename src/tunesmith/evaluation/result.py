@@ -85,8 +85,8 @@ class Verdict(Struct, frozen=True):
 class Evaluation(Struct, frozen=True):
     """Everything `tunesmith evaluate` measured. `metrics` are ordered, the headline metric first.
 
-    `prompt` is the system message that the prompted base was given; `skipped` says which metrics were not computed
-    and why.
+    `prompt` is the instruction that the prompted base was given, `examples` how many examples with each question;
+    `skipped` says which metrics were not computed and why.
     """
 
     run: str
@@ -98,5 +98,6 @@ class Evaluation(Struct, frozen=True):
     samples: tuple[Sample, ...]
     seconds: float
     prompt: str | None = None
+    examples: int = 0
     confusion: Confusion | None = None
     skipped: tuple[str, ...] = ()

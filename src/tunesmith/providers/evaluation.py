@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith import storage
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats.openai import write_messages
+from tunesmith.dataset.prompting import reference, shown_prompt
 from tunesmith.dataset.read import load
 from tunesmith.errors import DataError, RunError
 from tunesmith.evaluation.comparison import Systems, compare_replies, headline_score
@@ -42,12 +43,12 @@ def evaluate_hosted(run: RunFolder, data: str | None = None) -> Evaluation:
         raise RunError(f"{run.root}: the job has not succeeded ({job.status}), so there is no model to evaluate")
     place = find_provider(read_state(run).provider)
     path = _held_out(run) if data is None else data
-    rows = [row for row in load(path) if _reference(row)]
+    rows = [row for row in load(path) if reference(row)]
     if not rows:
         raise DataError(f"{path}: no row has a reply in text to compare with; give other rows by --data")
     chosen = _choose(len(rows))
     asked = [rows[index] for index in chosen]
-    references = [_reference(row) for row in asked]
+    references = [reference(row) for row in asked]
     limit = _reply_tokens(references)
     base = _ask(place, job.model, asked, limit)
     tuned = _ask(place, job.tuned_model, asked, limit)
@@ -62,8 +63,8 @@ def evaluate_hosted(run: RunFolder, data: str | None = None) -> Evaluation:
         metrics=metrics,
         verdicts=(_judge(metrics[0]), *judge_training(read_events(run.events))),
         samples=tuple(
-            Sample(index, _shown(row), reference, before, after, score(before, reference), score(after, reference))
-            for index, row, reference, before, after in zip(chosen, asked, references, base, tuned, strict=True)
+            Sample(index, shown_prompt(row.prompt), wanted, before, after, score(before, wanted), score(after, wanted))
+            for index, row, wanted, before, after in zip(chosen, asked, references, base, tuned, strict=True)
         ),
         seconds=time.monotonic() - started,
     )
@@ -102,18 +103,6 @@ def _choose(rows: int) -> list[int]:
     return sorted(int(row) for row in np.random.default_rng(SEED).choice(rows, MAX_REPLIES, replace=False))
 
 
-def _reference(row: Conversation) -> str:
-    answer = row.completion[0] if row.completion else None
-    return answer.content.strip() if answer is not None and answer.role == "assistant" else ""
-
-
 def _reply_tokens(references: Sequence[str]) -> int:
     """Room for the longest reference: hardly any text has more than a token for every two characters."""
     return min(512, max(len(reference) for reference in references) // 2 + 16)
-
-
-def _shown(row: Conversation) -> str:
-    messages = row.prompt
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)

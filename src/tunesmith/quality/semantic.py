@@ -76,7 +76,7 @@ class SemanticDuplicates:
     def _pairs(self, profile: Profile) -> DuplicatePairs:
         """Pairs of rows of one context whose inputs and outputs mean the same."""
         rows = profile.rows
-        left, right = _alike(_embed(self._encode, rows.inputs), _embed(self._encode, rows.outputs))
+        left, right = _alike(embed(self._encode, rows.inputs), embed(self._encode, rows.outputs))
         same_context = rows.contexts[left] == rows.contexts[right]
         agreeing = np.fromiter(
             (not _other_label(answer(rows, a), answer(rows, b)) for a, b in zip(left, right, strict=True)),
@@ -88,10 +88,11 @@ class SemanticDuplicates:
         return DuplicatePairs(left, right, np.ones(len(left)), np.zeros(len(left), np.bool_))
 
 
-def load_encoder(ref: str) -> Encoder:
+def load_encoder(ref: str, flag: str = "--semantic") -> Encoder:
     """The sentence-embedding model `ref` (folder or hub id): mean pooling over its last layer, unit length.
 
-    That is how most sentence-embedding models are meant to be used; their weights must be safetensors.
+    That is how most sentence-embedding models are meant to be used; their weights must be safetensors. Raises
+    ModelError, naming `flag`.
     """
     try:
         with quiet():
@@ -104,9 +105,7 @@ def load_encoder(ref: str) -> Encoder:
             ).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
-        raise ModelError(
-            f"--semantic {ref}: cannot load this embedding model: {reason[0] if reason else error}"
-        ) from error
+        raise ModelError(f"{flag} {ref}: cannot load this embedding model: {reason[0] if reason else error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
@@ -127,7 +126,7 @@ def _mean_pool(states: "torch.Tensor", mask: "torch.Tensor") -> Vectors:
     return vectors
 
 
-def _embed(encode: Encoder, texts: Sequence[str]) -> Vectors:
+def embed(encode: Encoder, texts: Sequence[str]) -> Vectors:
     """Vectors of all texts, (texts, dimensions); each distinct text once, batches of like length."""
     shortened = [text[:EMBEDDED_CHARACTERS] or " " for text in texts]
     distinct = sorted(set(shortened), key=len)

@@ -97,6 +97,11 @@ def interval_chart(ranges: Sequence[Range]) -> Markup:
     return _svg(width, height, label, parts)
 
 
+def range_chart(ranges: Sequence[Range], *, x_label: str, marker: tuple[float, str]) -> Markup:
+    """Values with their intervals, one a row with its name, over one axis; `marker` is a labelled vertical line."""
+    return _both(lambda width: _ranges(ranges, x_label, marker, width))
+
+
 def stacked_bar(parts: Sequence[tuple[str, float]], total: float) -> Markup:
     """One horizontal bar of named parts, as shares of `total` (styles part-1, part-2, …)."""
     width, height, left = WIDE, 16, 0.0
@@ -202,6 +207,32 @@ def _bars(bars: Sequence[tuple[str, float]], unit: str, width: int) -> Markup:
             f'<text class="tick" x="{gutter + size + 6:.1f}" y="{y + 14}">{value:,g}</text></g>'
         )
     return _svg(width, len(bars) * row + 6, f"{len(bars)} bars, {unit}", parts)
+
+
+def _ranges(ranges: Sequence[Range], x_label: str, marker: tuple[float, str], width: int) -> Markup:
+    row, top, gutter = 26, 22, 250 if width == WIDE else 12
+    step = row if width == WIDE else 2 * row - 8  # on narrow screens the name stands above its interval
+    bottom = top + step * len(ranges)
+    low = min(0.0, *(item.low for item in ranges))
+    high = max(marker[0], *(item.high for item in ranges))
+    x = _scale(low, high, gutter, width - 16)
+    parts = [
+        f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{bottom}"/>'
+        for tick in ticks(low, high, 5)
+    ]
+    parts.append(f'<line class="marker" x1="{x(marker[0]):.1f}" x2="{x(marker[0]):.1f}" y1="{top - 4}" y2="{bottom}"/>')
+    parts.append(f'<text class="label" x="{x(marker[0]):.1f}" y="12" text-anchor="end">{escape(marker[1])}</text>')
+    for index, item in enumerate(ranges):
+        y = top + index * step + step - row / 2
+        name = f'x="{gutter - 12}" y="{y + 4}" text-anchor="end"' if width == WIDE else f'x="0" y="{y - 12}"'
+        parts.append(
+            f'<g class="{item.style}"><title>{escape(item.name)}: {item.value:.4g} ({item.low:.4g} to {item.high:.4g})'
+            f'</title><text class="name" {name}>{escape(item.name)}</text>'
+            f'<line x1="{x(item.low):.1f}" x2="{x(item.high):.1f}" y1="{y}" y2="{y}" class="whisker"/>'
+            f'<circle cx="{x(item.value):.1f}" cy="{y}" r="4.5" class="dot"/></g>'
+        )
+    parts += _x_axis(x, ticks(low, high, 5), x_label, gutter, width - 16, bottom)
+    return _svg(width, bottom + 38, f"{x_label}: " + ", ".join(f"{r.name} {r.value:.4g}" for r in ranges), parts)
 
 
 def _columns(edges: Sequence[tuple[float, int]], step: float, x_label: str, width: int) -> Markup:

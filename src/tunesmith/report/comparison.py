@@ -18,8 +18,9 @@ LARGEST_MATRIX = 12
 
 @dataclass(frozen=True)
 class RowOutcomes:
-    """How many rows the tuned model does better, as well and worse on; the columns, one a row, drawn."""
+    """How many rows the tuned model does better, as well and worse on than `rival`; the columns, one a row, drawn."""
 
+    rival: str
     better: int
     same: int
     worse: int
@@ -44,17 +45,21 @@ class Matrix:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def row_outcomes(samples: Sequence[Sample]) -> RowOutcomes | None:
-    """The headline metric's difference on every row; None where the replies score the same everywhere."""
-    differences = [sample.tuned_score - sample.base_score for sample in samples]
-    if not any(differences):
-        return None
-    return RowOutcomes(
-        better=sum(value > 0 for value in differences),
-        same=sum(value == 0 for value in differences),
-        worse=sum(value < 0 for value in differences),
-        chart=difference_chart(differences, y_label="tuned minus base"),
-    )
+def row_outcomes(samples: Sequence[Sample]) -> list[RowOutcomes]:
+    """The headline metric's paired differences with each rival; none where the replies score the same everywhere."""
+    base = [sample.tuned_score - sample.base_score for sample in samples]
+    prompted = [s.tuned_score - s.prompted_score for s in samples if s.prompted_score is not None]
+    return [
+        RowOutcomes(
+            rival=rival,
+            better=sum(value > 0 for value in differences),
+            same=sum(value == 0 for value in differences),
+            worse=sum(value < 0 for value in differences),
+            chart=difference_chart(differences, y_label=f"tuned minus {rival}"),
+        )
+        for rival, differences in (("base", base), ("prompted base", prompted))
+        if any(differences)
+    ]
 
 
 def matrices(confusion: Confusion | None) -> list[Matrix]:

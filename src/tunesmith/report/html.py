@@ -19,6 +19,7 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.evaluation.result import MetricComparison, Sample
 from tunesmith.planning.plan import MethodPlan, Plan
+from tunesmith.report.advice import show_advice
 from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_chart, stacked_bar
 from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
 from tunesmith.report.measures import measure_charts
@@ -100,13 +101,14 @@ def _values(data: RunData) -> dict[str, Any]:
         "title": data.folder.root.resolve().name,
         "run": data,
         "metrics": [_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
-        "outcomes": row_outcomes(data.evaluation.samples) if data.evaluation else None,
+        "outcomes": row_outcomes(data.evaluation.samples) if data.evaluation else [],
         "matrices": matrices(data.evaluation.confusion) if data.evaluation else [],
         "verdicts": standing_verdicts(data.evaluation, data.folder) if data.evaluation else [],
         "curves": _curves(data),
         "measures": measure_charts(data),
         "samples": samples[:SHOWN_SAMPLES],
         "more_samples": samples[SHOWN_SAMPLES:],
+        "shown_advice": show_advice(data.advice) if data.advice else None,
         "plan": data.plan,
         "methods": _methods(data.plan) if data.plan else [],
         "used": _used(data.spec),

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tunesmith.advice.result import Advice
 from tunesmith.errors import RunError
 from tunesmith.evaluation.result import Evaluation
 from tunesmith.planning.plan import Plan
@@ -29,6 +30,7 @@ class RunData:
     spec: RunSpec
     check: CheckReport | None
     plan: Plan | None
+    advice: Advice | None
     evaluation: Evaluation | None
     start: StartEvent | None
     steps: tuple[StepEvent, ...]
@@ -66,6 +68,7 @@ def read_run(folder: RunFolder) -> RunData:
         spec=spec,
         check=_read(folder.check, CheckReport),
         plan=_read(folder.plan, Plan),
+        advice=_read(folder.advice, Advice),
         evaluation=_read(folder.evaluation, Evaluation),
         start=start,
         steps=tuple(steps[step] for step in sorted(steps)),

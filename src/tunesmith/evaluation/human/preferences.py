@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.prompting import shown_prompt
 from tunesmith.dataset.read import load
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError
 from tunesmith.evaluation.human.duels import Board, Duel
 from tunesmith.evaluation.human.store import Judgement
-from tunesmith.evaluation.prompted import shown_prompt
 
 
 def preference_pairs(board: Board, judgements: Sequence[Judgement]) -> list[Conversation]:

@@ -1,6 +1,6 @@
-"""What the model is asked: the plain prompt, the instruction that the data implies, examples before it, passages in it.
+"""The instruction that the data implies.
 
-The instruction is what a careful person would write after reading the rows: the labels, the keys and their types, the
+It is what a careful person would write after reading the rows: the labels, the keys and their types, the
 length and the turns of phrase. It is made of counted facts only, so measuring it costs nobody's time; a gifted prompt
 writer may still do better, which the advice says.
 """
@@ -9,15 +9,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.evaluation.metrics import Task, label
-
-Prompt: TypeAlias = tuple[Message, ...]
 
 LISTED_LABELS = 60
 """More labels than this make an instruction that is mostly list; the most frequent are named."""
@@ -32,12 +28,6 @@ OPENING_WORDS = 4
 """Longest common opening or ending that is looked for, in words."""
 
 
-def reference(row: Conversation) -> str:
-    """The text that the row's prompt should be answered with; empty for plain text and for tool calls."""
-    answer = row.completion[0] if row.completion else None
-    return answer.content.strip() if answer is not None and answer.role == "assistant" else ""
-
-
 def write_instruction(task: Task, references: Sequence[str]) -> str:
     """The instruction that the facts of `references` (the training outputs) make, one fact a sentence."""
     match task:
@@ -47,47 +37,6 @@ def write_instruction(task: Task, references: Sequence[str]) -> str:
             return _keys(references)
         case "free text":
             return _form(references)
-
-
-def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
-    """`prompt` with the instruction at the end of its system message, or before its last turn where it has none.
-
-    Not in a system message of its own: several chat templates refuse a system role that the data does not use.
-    """
-    if prompt and prompt[0].role in ("system", "developer"):
-        return (_extended(prompt[0], prompt[0].content, instruction), *prompt[1:])
-    return (*prompt[:-1], _extended(prompt[-1], instruction, prompt[-1].content))
-
-
-def with_examples(prompt: Prompt, examples: Sequence[Conversation]) -> Prompt:
-    """`prompt` with examples as earlier turns, the last one of `examples` nearest to the question.
-
-    An example that repeats the prompt's own system message does not say it again.
-    """
-    head = 1 if prompt and prompt[0].role in ("system", "developer") else 0
-    turns = [
-        message
-        for example in examples
-        for message in (*example.prompt, *example.completion[:1])
-        if message.role not in ("system", "developer")
-    ]
-    return (*prompt[:head], *(_plain(turn) for turn in turns), *prompt[head:])
-
-
-def with_passages(prompt: Prompt, passages: Sequence[str]) -> Prompt:
-    """`prompt` with retrieved passages before its last turn, and the request to use them."""
-    if not passages:
-        return prompt
-    context = "\n\n".join(passages)
-    return (*prompt[:-1], _extended(prompt[-1], f"Use this information:\n\n{context}", prompt[-1].content))
-
-
-def _extended(message: Message, *parts: str) -> Message:
-    return msgspec.structs.replace(message, content="\n\n".join(part for part in parts if part))
-
-
-def _plain(message: Message) -> Message:
-    return Message(message.role, message.content)
 
 
 def _labels(references: Sequence[str]) -> str:

@@ -1,11 +1,9 @@
 import json
 
-from tests.advice.planted import butler, orders, row, tickets
+from tests.advice.planted import butler
 
-from tunesmith.advice.prompts import reference, with_examples, with_instruction, with_passages, write_instruction
-from tunesmith.dataset.conversation import Message
-
-USER, SYSTEM = Message("user", "Which?"), Message("system", "Sort.")
+from tunesmith.advice.instruction import write_instruction
+from tunesmith.dataset.prompting import reference
 
 
 def test_labels_are_listed_most_frequent_first() -> None:
@@ -33,24 +31,3 @@ def test_length_and_turns_of_phrase_are_told() -> None:
 
 def test_no_common_phrase_is_made_up() -> None:
     assert "Begin" not in write_instruction("free text", [f"{n} apples and pears" for n in range(30)])
-
-
-def test_the_instruction_goes_into_the_system_message_or_before_the_question() -> None:
-    assert with_instruction((SYSTEM, USER), "Say a.") == (Message("system", "Sort.\n\nSay a."), USER)
-    assert with_instruction((USER,), "Say a.") == (Message("user", "Say a.\n\nWhich?"),)
-
-
-def test_examples_are_turns_between_the_system_message_and_the_question() -> None:
-    roles = [message.role for message in with_examples((SYSTEM, USER), tickets(2))]
-    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
-
-
-def test_passages_stand_before_the_question() -> None:
-    asked = with_passages((SYSTEM, USER), ["first", "second"])
-    assert asked[-1].content.endswith("first\n\nsecond\n\nWhich?")
-    assert with_passages((SYSTEM, USER), []) == (SYSTEM, USER)
-
-
-def test_a_row_of_tool_calls_or_plain_text_has_no_reference() -> None:
-    assert reference(orders(1)[0]).startswith("{")
-    assert reference(row("a", "b").__class__(text="abc")) == ""

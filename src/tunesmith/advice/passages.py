@@ -1,17 +1,8 @@
-"""What a question is like: BM25 over documents or over training rows, through bm25s.
+"""The passages of the documents that may hold the answers."""
 
-Lexical retrieval is the baseline that every embedding has to beat, needs no model and no network, and finds names and
-numbers, which is what missing knowledge mostly is. Robertson and Zaragoza (2009), "The Probabilistic Relevance
-Framework: BM25 and Beyond". An index costs about as much memory as its text.
-"""
-
-import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-
-import numpy as np
 
 from tunesmith.errors import DataError
 
@@ -19,30 +10,6 @@ PASSAGE_WORDS = 120
 """Documents are cut at paragraphs into passages of about this many words: DPR used 100 (Karpukhin et al. 2020)."""
 
 DOCUMENT_ENDINGS = (".txt", ".md", ".markdown", ".rst", ".html", ".htm")
-
-
-class Index:
-    """Texts that can be searched; `search` gives positions in the order that they were given in."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every indexing step
-        import bm25s
-
-        self._bm25 = bm25s.BM25()
-        tokens = [_words(text) for text in texts]
-        self._empty = not any(tokens)
-        if not self._empty:
-            self._bm25.index(tokens, show_progress=False)
-
-    def search(self, query: str, count: int) -> list[int]:
-        """The positions of the `count` texts most like `query`, best first; only texts that share a word with it."""
-        words = [] if self._empty else self._bm25.get_tokens_ids(_words(query))
-        if not words:
-            return []
-        scores = self._bm25.get_scores_from_ids(words)
-        # A stable sort, so that equal scores keep the order of the texts.
-        best = np.argsort(-scores, kind="stable")[:count]
-        return [int(position) for position in best if scores[position] > 0]
 
 
 def read_passages(place: str | Path) -> list[str]:
@@ -62,10 +29,6 @@ def read_passages(place: str | Path) -> list[str]:
     if not passages:
         raise DataError(f"--docs {place}: the documents hold no text")
     return passages
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
 
 
 def _text(file: Path) -> str:
