@@ -287,15 +287,22 @@ def submit_job(spec: RunSpec | str | Path, *, provider: str, confirm: Confirm) -
 
 
 def watch_job(
-    run: str | Path, *, observer: Callable[[Event], None] | None = None, poll_seconds: float = 5.0
+    run: str | Path,
+    *,
+    provider: str | None = None,
+    observer: Callable[[Event], None] | None = None,
+    poll_seconds: float = 5.0,
 ) -> tuple[Job, Evaluation | None]:
     """Follow a hosted run's job to its end, then compare the model it made with its base through the endpoint.
 
     Events go into the run's `events.jsonl`; a watch that was interrupted goes on where it was. The evaluation is None
-    when the job did not succeed or no rows were held out.
+    when the job did not succeed or no rows were held out. With `provider`, `run` is the id of a job there that was
+    submitted elsewhere: it is followed from its first event, and neither recorded nor evaluated.
     """
-    from tunesmith.providers.watch import watch
+    from tunesmith.providers.watch import watch, watch_elsewhere
 
+    if provider is not None:
+        return watch_elsewhere(provider, str(run), observer=observer, poll_seconds=poll_seconds), None
     folder = RunFolder(Path(run))
     job = watch(folder, observer=observer, poll_seconds=poll_seconds)
     evaluation = None
@@ -314,19 +321,26 @@ def list_jobs(provider: str) -> list[Job]:
     return find_provider(provider).jobs()
 
 
-def cancel_job(run: str | Path) -> Job:
-    """Stop the job of a hosted run."""
+def cancel_job(run: str | Path, *, provider: str | None = None) -> Job:
+    """Stop the job of a hosted run; with `provider`, the job there whose id is `run`."""
     from tunesmith.providers.find import find_provider
     from tunesmith.providers.state import read_state
 
+    if provider is not None:
+        return find_provider(provider).cancel(str(run))
     state = read_state(RunFolder(Path(run)))
     return find_provider(state.provider).cancel(state.job.id)
 
 
-def download_job(run: str | Path, *, output: str | Path | None = None) -> list[Path]:
-    """Write what a provider gives out of a finished job into `output`, or the run's `provider/`; returns the files."""
-    from tunesmith.providers.download import download
+def download_job(run: str | Path, *, provider: str | None = None, output: str | Path | None = None) -> list[Path]:
+    """Write what a provider gives out of a finished job into `output`, or the run's `provider/`; returns the files.
 
+    With `provider`, `run` is the id of a job there, and `output` is by default the folder here.
+    """
+    from tunesmith.providers.download import download, download_elsewhere
+
+    if provider is not None:
+        return download_elsewhere(provider, str(run), Path(output or "."))
     return download(RunFolder(Path(run)), None if output is None else Path(output))
 
 

@@ -15,6 +15,7 @@ from tests.providers.wire import Wire, openai_event, together_event
 from tunesmith import api
 from tunesmith.errors import ProviderError, RunError
 from tunesmith.evaluation.result import Evaluation
+from tunesmith.providers import openai
 from tunesmith.providers import watch as module
 from tunesmith.providers.download import unpack_adapter
 from tunesmith.providers.evaluation import evaluate_hosted
@@ -113,6 +114,42 @@ def test_a_provider_that_stays_away_ends_the_watch_and_says_how_to_go_on(
         watch(run, poll_seconds=0)
     openai_wire.dropped = 0
     assert watch(run, poll_seconds=0).status == "succeeded"
+
+
+def test_a_limit_of_requests_is_waited_for_as_long_as_the_provider_says(
+    run: RunFolder, openai_wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "RETRIES", 2)
+    openai_wire.limited = 2  # the client itself asks again
+    watch(run, poll_seconds=0)
+    assert openai_wire.limited == 0
+    assert summary(run) == EVERYTHING
+
+
+def test_a_limit_that_lasts_longer_than_the_client_waits_is_waited_for_too(run: RunFolder, openai_wire: Wire) -> None:
+    openai_wire.limited = 3
+    assert watch(run, poll_seconds=0).status == "succeeded"
+    assert summary(run) == EVERYTHING
+
+
+def test_a_job_from_elsewhere_is_followed_from_its_first_event(run: RunFolder, openai_wire: Wire) -> None:
+    seen: list[Any] = []
+    job, evaluation = api.watch_job("ftjob-1", provider=openai_wire.url, observer=seen.append, poll_seconds=0)
+    assert (job.status, evaluation) == ("succeeded", None)
+    told = [msgspec.to_builtins(event) for event in seen]
+    assert [(event["event"], event.get("step"), event.get("message")) for event in told] == EVERYTHING[1:]
+    assert summary(run) == EVERYTHING[:1]  # what is not of a folder is recorded nowhere
+
+
+def test_a_job_from_elsewhere_is_cancelled_and_its_files_fetched_by_its_id(openai_wire: Wire, tmp_path: Path) -> None:
+    assert api.cancel_job("ftjob-1", provider=openai_wire.url).status == "cancelled"
+    with pytest.raises(ProviderError, match="has not succeeded"):
+        api.download_job("ftjob-1", provider=openai_wire.url, output=tmp_path)
+    openai_wire.script = ["succeeded"]
+    (file,) = api.download_job("ftjob-1", provider=openai_wire.url, output=tmp_path / "got")
+    assert file.parent == tmp_path / "got"
+    with pytest.raises(ProviderError, match="ftjob-9"):
+        api.cancel_job("ftjob-9", provider=openai_wire.url)
 
 
 def test_a_failed_job_is_recorded_with_its_reason(run: RunFolder, openai_wire: Wire) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 CREATED = 1721764800
 
@@ -30,6 +31,9 @@ class Wire:
     error: dict[str, Any] | None = None
     refusals: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     dropped: int = 0
+    limited: int = 0
+    page: int = 3
+    query: dict[str, str] = field(default_factory=dict)
     answers: Callable[[str, list[dict[str, str]]], str] = lambda model, turns: "?"
     keys: set[str] = field(default_factory=lambda: {"secret-key"})
 
@@ -55,7 +59,7 @@ def serve(wire: Wire, answer: Callable[[Wire, str, str, Any], Answer | None]) ->
         protocol_version = "HTTP/1.1"
 
         def _respond(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
             wire.requests.append((self.command, path))
@@ -67,6 +71,12 @@ def serve(wire: Wire, answer: Callable[[Wire, str, str, Any], Answer | None]) ->
             if "upload" not in path and self.headers.get("Authorization") not in {f"Bearer {key}" for key in wire.keys}:
                 self._send(401, {}, {"error": {"message": "Incorrect API key provided.", "code": "invalid_api_key"}})
                 return
+            if wire.limited:
+                wire.limited -= 1
+                told = {"error": {"message": "Rate limit reached.", "code": "rate_limit_exceeded"}}
+                self._send(429, {"Retry-After-Ms": "20", "Retry-After": "1"}, told)
+                return
+            wire.query = dict(parse_qsl(query))
             for pattern, (status, body) in wire.refusals.items():
                 if re.fullmatch(pattern, f"{self.command} {path}"):
                     self._send(status, {}, body)
@@ -125,8 +135,11 @@ def openai_answer(wire: Wire, method: str, path: str, body: Any) -> Answer | Non
         case "POST", "/fine_tuning/jobs/ftjob-1/cancel":
             return 200, {}, openai_job(wire, "cancelled")
         case "GET", "/fine_tuning/jobs/ftjob-1/events":
-            shown = wire.events[: 2 * wire.looks]  # more happens between one look and the next
-            return 200, {}, {"object": "list", "data": shown[::-1], "has_more": False}
+            shown = wire.events[: 2 * wire.looks][::-1]  # more happens between one look and the next
+            after = wire.query.get("after")
+            start = 0 if after is None else [event["id"] for event in shown].index(after) + 1
+            page = shown[start : start + wire.page]
+            return 200, {}, {"object": "list", "data": page, "has_more": start + wire.page < len(shown)}
         case "POST", "/chat/completions":
             message = {"role": "assistant", "content": wire.answers(body["model"], body["messages"])}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}

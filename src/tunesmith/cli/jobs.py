@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 _LEVEL_MARKS = {"warn": "warn", "warning": "warn", "error": "fail"}
 
-provider_option = click.option(
-    "--provider", required=True, metavar="openai|together|URL", help="Where; a URL speaks OpenAI's wire."
+_PLACES = "openai|together|URL"
+
+provider_option = click.option("--provider", required=True, metavar=_PLACES, help="Where; a URL speaks OpenAI's wire.")
+elsewhere_option = click.option(
+    "--provider", metavar=_PLACES, help="RUN is the id of a job there, as `jobs list` shows it, not a folder."
 )
 
 
@@ -84,14 +87,18 @@ def submit(
 
 @command.command("watch")
 @click.argument("run")
+@elsewhere_option
 @json_option
-def watch(run: str, as_json: bool) -> None:
+def watch(run: str, provider: str | None, as_json: bool) -> None:
     """Follow the job of RUN to its end, then compare its model with the base; goes on where it was interrupted.
+
+    A job that was submitted elsewhere is only followed.
 
     \b
     Example:  tunesmith jobs watch runs/tickets
+              tunesmith jobs watch ftjob-abc123 --provider openai
     """
-    _watch(run, as_json=as_json)
+    _watch(run, provider, as_json=as_json)
 
 
 @command.command("list")
@@ -118,14 +125,16 @@ def list_(provider: str, as_json: bool) -> None:
 
 @command.command("cancel")
 @click.argument("run")
+@elsewhere_option
 @json_option
-def cancel(run: str, as_json: bool) -> None:
+def cancel(run: str, provider: str | None, as_json: bool) -> None:
     """Stop the job of RUN.
 
     \b
     Example:  tunesmith jobs cancel runs/tickets
+              tunesmith jobs cancel ftjob-abc123 --provider openai
     """
-    job = api.cancel_job(run)
+    job = api.cancel_job(run, provider=provider)
     if as_json:
         print_json(job)
     else:
@@ -134,28 +143,33 @@ def cancel(run: str, as_json: bool) -> None:
 
 @command.command("download")
 @click.argument("run")
-@click.option("--output", help="Folder to write; default: RUN/provider.")
+@elsewhere_option
+@click.option("--output", help="Folder to write; default: RUN/provider, for a job's id the folder here.")
 @json_option
-def download(run: str, output: str | None, as_json: bool) -> None:
+def download(run: str, provider: str | None, output: str | None, as_json: bool) -> None:
     """Fetch what the provider gives out of the finished job of RUN: metrics, or the adapter's weights.
 
     \b
     Example:  tunesmith jobs download runs/tickets
+              tunesmith jobs download ftjob-abc123 --provider openai
     """
-    files = api.download_job(run, output=output)
+    files = api.download_job(run, provider=provider, output=output)
     if as_json:
         print_json([str(file) for file in files])
     else:
         click.echo("\n".join(str(file) for file in files))
 
 
-def _watch(run: str, *, as_json: bool) -> None:
+def _watch(run: str, provider: str | None = None, *, as_json: bool) -> None:
     """Follow, evaluate and print; a job that failed is an error."""
     out = console()
     try:
-        job, evaluation = api.watch_job(run, observer=None if as_json else lambda event: _show_event(out, event))
+        job, evaluation = api.watch_job(
+            run, provider=provider, observer=None if as_json else lambda event: _show_event(out, event)
+        )
     except KeyboardInterrupt:
-        click.echo(f"interrupted; the job goes on, watch it with: tunesmith jobs watch {run}", err=True)
+        where = run if provider is None else f"{run} --provider {provider}"
+        click.echo(f"interrupted; the job goes on, watch it with: tunesmith jobs watch {where}", err=True)
         sys.exit(130)
     if as_json:
         print_json({"job": job, "evaluation": evaluation})
@@ -165,7 +179,8 @@ def _watch(run: str, *, as_json: bool) -> None:
         out.print(f"{mark('pass')} {escape(job.tuned_model or job.id)}", soft_wrap=True)
         if evaluation is not None:
             print_evaluation(out, evaluation)
-        out.print(f"\nReport: {escape(run)}/report.html", soft_wrap=True)
+        if provider is None:
+            out.print(f"\nReport: {escape(run)}/report.html", soft_wrap=True)
     _raise_if_failed(job)
 
 

@@ -37,6 +37,21 @@ def download(run: RunFolder, output: Path | None = None) -> list[Path]:
     return files
 
 
+def download_elsewhere(provider: str, job: str, output: Path) -> list[Path]:
+    """Write the files of a finished job that was not submitted from here into `output` and return their paths.
+
+    Raises ProviderError when the job has not succeeded or has nothing to give.
+    """
+    place = find_provider(provider)
+    status = place.retrieve(job).status
+    if status != "succeeded":
+        raise ProviderError(f"job {job} has not succeeded ({status}), so there is nothing to download")
+    files = place.download(job, output)
+    if not files:
+        raise ProviderError(f"{provider}: the job has no files to download")
+    return files
+
+
 def unpack_adapter(archive: Path, folder: Path) -> bool:
     """Unpack a PEFT adapter from a tar.zst archive into `folder`; False, with nothing written, when it holds none.
 

@@ -38,41 +38,70 @@ def watch(
     state = read_state(run)
     place = find_provider(state.provider)
     with EventLog(run.events, observer, keep_bytes=state.events_bytes) as log:
-        failed = 0
-        while state.job.status not in ENDED:
-            try:
-                state = _look(run, place, state, log)
-                failed = 0
-            except ProviderUnreachableError as error:
-                failed += 1
-                if failed > PATIENCE:
-                    raise ProviderUnreachableError(
-                        f"{error}; the job goes on: tunesmith jobs watch {run.root}"
-                    ) from error
-            if state.job.status not in ENDED:
-                time.sleep(min(poll_seconds * 2**failed, LONGEST_WAIT))
+
+        def look(state: ProviderState) -> ProviderState:
+            """One round, on the disk before the next."""
+            records, state = _news(place, state)
+            for record in records:
+                log.record(record)
+            state = msgspec.structs.replace(state, events_bytes=log.size)
+            write_state(run, state)
+            return state
+
+        return _follow(look, state, poll_seconds, again=f"tunesmith jobs watch {run.root}")
+
+
+def watch_elsewhere(
+    provider: str, job: str, *, observer: Callable[[Event], None] | None = None, poll_seconds: float = POLL_SECONDS
+) -> Job:
+    """Follow a job that was not submitted from here, from its first event to its end; nothing of it is recorded.
+
+    Raises SpecError for an unknown provider, ProviderError when it refuses or stays away.
+    """
+    place = find_provider(provider)
+
+    def look(state: ProviderState) -> ProviderState:
+        records, state = _news(place, state)
+        for record in records if observer is not None else ():
+            observer(record)
+        return state
+
+    unseen = ProviderState(provider, Job(job, "queued", "", 0.0), "", None)
+    return _follow(look, unseen, poll_seconds, again=f"tunesmith jobs watch {job} --provider {provider}")
+
+
+def _follow(
+    look: Callable[[ProviderState], ProviderState], state: ProviderState, poll_seconds: float, *, again: str
+) -> Job:
+    failed = 0
+    while state.job.status not in ENDED:
+        try:
+            state = look(state)
+            failed = 0
+        except ProviderUnreachableError as error:
+            failed += 1
+            if failed > PATIENCE:
+                raise ProviderUnreachableError(f"{error}; the job goes on: {again}") from error
+        if state.job.status not in ENDED:
+            time.sleep(min(poll_seconds * 2**failed, LONGEST_WAIT))
     return state.job
 
 
-def _look(run: RunFolder, place: Provider, state: ProviderState, log: EventLog) -> ProviderState:
-    """One round: the job and its new events, on the disk before the next."""
+def _news(place: Provider, state: ProviderState) -> tuple[list[Event], ProviderState]:
+    """What has happened since `state`, as the run's log has it, and the state after it."""
     # The job first: once it has ended, no event comes after those that are asked for next.
     job = place.retrieve(state.job.id)
     known = set(state.seen)
     events = place.events(job.id)
     new = [event for event in events if event.id not in known]
+    records: list[Event] = []
     for event in new:
-        records, state = _records(event, state)
-        for record in records:
-            log.record(record)
+        made, state = _records(event, state)
+        records += made
     if job.status in ENDED:
         last = max((event.time for event in events), default=job.created)
-        log.record(EndEvent(state.last_step, _REASONS[job.status], state.best_step, max(0.0, last - job.created)))
-    state = msgspec.structs.replace(
-        state, job=job, seen=(*state.seen, *(event.id for event in new)), events_bytes=log.size
-    )
-    write_state(run, state)
-    return state
+        records.append(EndEvent(state.last_step, _REASONS[job.status], state.best_step, max(0.0, last - job.created)))
+    return records, msgspec.structs.replace(state, job=job, seen=(*state.seen, *(event.id for event in new)))
 
 
 def _records(event: JobEvent, state: ProviderState) -> tuple[list[Event], ProviderState]:

@@ -28,7 +28,7 @@ router = APIRouter(prefix=HOME, route_class=PageRoute)
 METHOD_LABELS: dict[str, str] = {
     "supervised": "Supervised: learn from good replies",
     "dpo": "DPO: learn from preferred and rejected replies",
-    "reinforcement": "Reinforcement: learn from a reward for its own replies",
+    "reinforcement": "Reinforcement: learn from a reward",
 }
 
 HYPERPARAMETERS = {
