@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast lint types layers check clean
+.PHONY: install system demo test fast lint types layers check clean
 
 # Installed once per change of pyproject.toml; torch is pinned there.
 install: $(VENV)/.installed
@@ -12,15 +12,17 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# The tests of pages drive a real browser. Debian's is installed where there is none; where that needs rights
-# that are not at hand, those tests are skipped, and say so.
-browser:
-	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then true; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; \
-	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then \
-		sudo apt-get update -qq && sudo apt-get install -qq --yes --no-install-recommends chromium >/dev/null; \
-	else echo "no browser: install chromium to run the tests of pages, which are skipped without it"; fi
+# What some tests need beside Python: a browser for the pages, PostgreSQL for servers that share a database. Debian's
+# are installed where there are none; where that needs rights that are not at hand, those tests are skipped, and say so.
+system:
+	@missing=""; \
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="chromium"; \
+	command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then as_root=""; \
+	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then as_root="sudo"; \
+	else echo "not installed: $$missing; the tests that need it are skipped"; exit 0; fi; \
+	$$as_root apt-get update -qq && $$as_root apt-get install -qq --yes --no-install-recommends $$missing >/dev/null
 
 demo: install
 	$(BIN)/tunesmith demo
@@ -29,10 +31,10 @@ demo: install
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
 
-test: install browser
+test: install system
 	$(PYTEST)
 
-fast: install browser
+fast: install system
 	$(PYTEST) -m "not slow"
 
 lint: install

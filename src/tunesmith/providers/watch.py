@@ -62,8 +62,9 @@ def watch_elsewhere(
 
     def look(state: ProviderState) -> ProviderState:
         records, state = _news(place, state)
-        for record in records if observer is not None else ():
-            observer(record)
+        if observer is not None:
+            for record in records:
+                observer(record)
         return state
 
     unseen = ProviderState(provider, Job(job, "queued", "", 0.0), "", None)
