@@ -212,6 +212,7 @@ class TrainingSpec(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sharding: Literal["auto", "none", "fsdp"] = Field("auto", description="of `full` parameters over several processes")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     eval_every: Positive | None = Field(None, description="steps between evaluations; null: each epoch, at least 4")
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
@@ -254,6 +255,12 @@ class RunSpec(_Section):
             )
         if self.data.replay is not None and not isinstance(self.objective, SftSpec):
             raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
+        kto = isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto"
+        if self.training.sharding == "fsdp" and (adapter.kind != "full" or online or kto):
+            raise ValueError(
+                "training.sharding: fsdp is for adapter.kind full with sft, reward, or dpo but kto; elsewhere every "
+                "process holds the model, so use auto or none"
+            )
         if online and adapter.rewrites_base:
             raise ValueError(
                 f"adapter.init {adapter.init} takes a part of the base's weights, and {kind} needs the base as its "

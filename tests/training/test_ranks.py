@@ -20,6 +20,7 @@ from tunesmith.training import ranks
 from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent
 from tunesmith.training.launch import train_in_processes
 from tunesmith.training.run import train
+from tunesmith.training.sharding import wants_sharding
 
 SETTINGS = {"steps": 4, "epochs": None, "eval_every": 2, "checkpoint_every": 2, "max_length": 96}
 
@@ -46,11 +47,12 @@ def steps(run: RunFolder) -> list[int]:
     [
         ("lora", {"kind": "sft"}),
         ("full", {"kind": "sft"}),
+        ("full", {"kind": "dpo"}),
         ("lora", {"kind": "dpo"}),
         ("lora", {"kind": "dpo", "loss_type": "kto"}),
         ("lora", {"kind": "reward"}),
     ],
-    ids=["lora-sft", "full-sft", "dpo", "kto", "reward"],
+    ids=["lora-sft", "sharded-sft", "sharded-dpo", "dpo", "kto", "reward"],
 )
 def test_two_ranks_give_the_losses_and_weights_of_one(
     adapter: str, objective: dict[str, str], tickets: Path, pairs: Path, judged: Path, tmp_path: Path
@@ -71,6 +73,23 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
         torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "sharding", "sharded"), [("full", "auto", True), ("full", "none", False), ("lora", "auto", False)]
+)
+def test_only_what_is_trained_in_full_is_sharded(
+    adapter: str, sharding: str, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(Path("rows.jsonl"), Path("run"), adapter={"kind": adapter}, training={"sharding": sharding})
+    assert not wants_sharding(spec)  # one process by itself
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    assert wants_sharding(spec) == sharded
+
+
+def test_sharding_is_refused_where_ranks_cannot_compute_equally_often(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"training\.sharding: fsdp is for adapter\.kind full with sft"):
+        make_spec(pairs, tmp_path / "run", adapter={"kind": "lora"}, training={"sharding": "fsdp"})
+
+
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])
 def test_ranks_share_the_rollouts_of_a_step(kind: str, pairs: Path, brevity: str, tmp_path: Path) -> None:
     objective = {"kind": kind, "reward": brevity, "max_completion_length": 4}
@@ -81,12 +100,13 @@ def test_ranks_share_the_rollouts_of_a_step(kind: str, pairs: Path, brevity: str
     assert all(event.measures["reward"] <= 0 for event in read_events(run) if isinstance(event, StepEvent))
 
 
-def test_one_process_goes_on_from_what_two_have_left(tickets: Path, tmp_path: Path) -> None:
-    def spec(output: str, steps: int) -> RunSpec:
-        return make_spec(tickets, tmp_path / output, training=SETTINGS | {"steps": steps, "scheduler": "constant"})
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_one_process_goes_on_from_what_two_have_left(adapter: str, tickets: Path, tmp_path: Path) -> None:
+    def spec(output: str) -> RunSpec:
+        return make_spec(tickets, tmp_path / output, adapter={"kind": adapter}, training=SETTINGS)
 
-    whole = train(spec("whole", 4)).run
-    part = spec("part", 4)
+    whole = train(spec("whole")).run
+    part = spec("part")
 
     def stop_in_the_middle() -> None:
         def interrupt(event: Event) -> None:

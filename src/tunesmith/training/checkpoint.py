@@ -16,10 +16,12 @@ from msgspec import Struct
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tunesmith.errors import RunError, StorageError
 from tunesmith.storage import atomic_folder
 from tunesmith.training import ranks
+from tunesmith.training.sharding import as_part_of, whole
 
 KEEP = 2
 """Newest checkpoints kept: a damaged disk block then costs one interval, not the run."""
@@ -55,19 +57,20 @@ class Checkpoints:
 
         Every rank has the same to save, and the first does.
         """
-        with ranks.agreeing():
-            if ranks.is_main():
-                self._write(progress)
-
-    def _write(self, progress: Progress) -> None:
         moments = {
             f"{name}.{key}": value
             for name, parameter in self._parameters.items()
             for key, value in self._optimizer.state.get(parameter, {}).items()
         }
+        parameters, moments = _contiguous(self._parameters), _contiguous(moments)
+        with ranks.agreeing():
+            if ranks.is_main():
+                self._write(progress, parameters, moments)
+
+    def _write(self, progress: Progress, parameters: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         with atomic_folder(self.path(progress.step)) as folder, storage_errors(self.path(progress.step)):
-            save_file(_contiguous(self._parameters), folder / "parameters.safetensors")
-            save_file(_contiguous(moments), folder / "optimizer.safetensors")
+            save_file(parameters, folder / "parameters.safetensors")
+            save_file(moments, folder / "optimizer.safetensors")
             (folder / "progress.json").write_bytes(msgspec.json.encode(progress))
         self._prune(progress)
 
@@ -91,7 +94,7 @@ class Checkpoints:
         for name, parameter in self._parameters.items():
             prefix = f"{name}."
             self._optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.to(parameter.device)
+                key.removeprefix(prefix): as_part_of(parameter, value)
                 for key, value in moments.items()
                 if key.startswith(prefix)
             }
@@ -105,7 +108,7 @@ class Checkpoints:
         if {name: value.shape for name, value in saved.items()} != shapes:
             raise RunError(f"{path}: not of this model and adapter; resume with the run's own spec and model")
         for name, parameter in self._parameters.items():
-            parameter.copy_(saved[name])
+            parameter.copy_(as_part_of(parameter, saved[name]))
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint after `step`."""
@@ -134,7 +137,13 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """The tensors as they are written; sharded ones are gathered, for the main process to keep in its own memory."""
+    found = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor.detach())
+        if ranks.is_main():
+            found[name] = gathered.cpu() if isinstance(tensor, DTensor) else gathered.contiguous()
+    return found
 
 
 def _load(path: Path) -> dict[str, Tensor]:

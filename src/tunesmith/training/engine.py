@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.errors import TrainingError
+from tunesmith.errors import RunError, TrainingError
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
+from tunesmith.training.sharding import is_sharded, whole
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +80,13 @@ class Engine:
         self._bf16 = bf16
         self._max_grad_norm = max_grad_norm
         self._seed = seed
+        self._sharded = is_sharded(model)
+        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         use_fast_lora(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
         smaller = self._planted and device.type == "cpu"
         self._token_budget = min(MICRO_BATCH_TOKENS, CPU_TOKENS) if smaller else MICRO_BATCH_TOKENS
-        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).
@@ -119,11 +121,12 @@ class Engine:
             return self._objective.validate(examples, self._mean_loss)
 
     def _update(self, examples: Sequence[Example], seed: int, learning_rate: float) -> "_Update":
-        with ranks.agreeing():
+        # A sharded rank that fails leaves the others in the middle of a layer: there is nothing to agree on.
+        with contextlib.nullcontext() if self._sharded else ranks.agreeing():
             own_loss, measures = self._accumulate_gradients(examples, seed)
         ranks.add_gradients(self._learning)
         loss = sum(ranks.gather(float(own_loss)))
-        norm = torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm))
         made = math.isfinite(loss) and float(norm) <= EXPLODED * self._max_grad_norm
         update = _Update(loss, float(norm), measures.gathered().means(), made)
         if update.made:
@@ -141,12 +144,15 @@ class Engine:
             total = torch.zeros((), device=self._device)
             measures = _Measures()
             batches = self._micro_batches(examples)
+            fillers = self._fillers(batches, examples)
             try:
                 for batch in batches:
                     loss = self._loss(batch)
                     torch.autograd.backward(loss.total / weight)
                     total += loss.total.detach() / weight
                     measures.add(loss.measures)
+                for batch in fillers:
+                    torch.autograd.backward(self._loss(batch).total * 0)
             except torch.OutOfMemoryError as error:
                 self._shrink_micro_batches(batches, error)
             else:
@@ -157,20 +163,31 @@ class Engine:
         weight = self._objective.weight(examples)
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         measures = _Measures()
-        for batch in self._micro_batches(examples):
+        batches = self._micro_batches(examples)
+        fillers = self._fillers(batches, examples)
+        for batch in batches:
             loss = self._loss(batch)
             total += loss.total
             measures.add(loss.measures)
+        for batch in fillers:
+            self._loss(batch)
         return Validation(sum(ranks.gather(float(total))) / weight, weight, measures.gathered().means())
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         """Micro-batches of this rank's share of `examples`."""
         own = ranks.share(examples, _tokens)
-        if not own:
+        return self._cut(own) if own else []
+
+    def _fillers(self, batches: Sequence[object], examples: Sequence[Example]) -> list[MicroBatch[Example]]:
+        """What a sharded rank computes for nothing, so that it has as many micro-batches as the others."""
+        if not self._sharded:
             return []
+        return self._cut(examples[:1]) * (max(ranks.gather(len(batches))) - len(batches))
+
+    def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:
-            return planted_where_possible(self._model, own, self._token_budget)
-        return micro_batches(own, self._token_budget)
+            return planted_where_possible(self._model, examples, self._token_budget)
+        return micro_batches(examples, self._token_budget)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
         with self._autocast():
@@ -180,6 +197,11 @@ class Engine:
         return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
 
     def _shrink_micro_batches(self, batches: Sequence[MicroBatch[Any]], error: torch.OutOfMemoryError) -> None:
+        if self._sharded:
+            raise RunError(
+                f"a micro-batch of {self._token_budget:,} tokens does not fit into the memory of {self._device}; "
+                "train in more processes, lower training.max_length, or use adapter.kind: lora"
+            ) from error
         if all(len(batch.examples) == 1 for batch in batches):
             longest = max(len(row.tokens) for batch in batches for example in batch.examples for row in example.rows)
             raise TrainingError(

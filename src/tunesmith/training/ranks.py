@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 
 from tunesmith.errors import RunError, TunesmithError
 from tunesmith.settings import first_process
@@ -125,8 +126,9 @@ def main_first() -> Iterator[None]:
 
 @torch.no_grad()
 def add_gradients(parameters: Sequence[Tensor]) -> None:
-    """Give every rank the sum of all ranks' gradients."""
-    if count() == 1:
+    """Give every rank the sum of all ranks' gradients; a sharded parameter's are added as they are scattered."""
+    parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    if count() == 1 or not parameters:
         return
     for parameter in parameters:
         if parameter.grad is None:  # nothing of this rank's share was its

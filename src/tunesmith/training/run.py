@@ -36,6 +36,7 @@ from tunesmith.training.objectives.make import learning_module, make_objective, 
 from tunesmith.training.precision import use_bf16
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
+from tunesmith.training.sharding import shard, wants_sharding, whole_state
 from tunesmith.training.trackers import Trackers, must_have_trackers
 
 if TYPE_CHECKING:
@@ -158,8 +159,11 @@ def _train(
     if needs_reference(spec):
         data = with_reference(data, model, spec.adapter, bf16=bf16)
     objective = make_objective(spec, model, tokenizer)
+    if wants_sharding(spec):
+        shard(model)
     learning = learning_module(objective, model)
     optimizer = make_optimizer(learning, weight_decay=spec.training.weight_decay)
+    checkpoints = Checkpoints(run.checkpoints, learning, optimizer)
     engine = Engine(
         learning,
         objective,
@@ -169,7 +173,6 @@ def _train(
         max_grad_norm=spec.training.max_grad_norm,
         seed=spec.training.seed,
     )
-    checkpoints = Checkpoints(run.checkpoints, learning, optimizer)
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None
     if progress is None:
@@ -200,9 +203,7 @@ def _train(
         with _resumable(checkpoints):
             progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
         if reason != "interrupted":
-            with ranks.agreeing():
-                if ranks.is_main():
-                    _save_trained(run, model, tokenizer, checkpoints, progress, start)
+            _save_trained(run, model, tokenizer, checkpoints, progress, start)
         log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
     return RunResult(
         run=run,
@@ -309,11 +310,25 @@ def _save_trained(
     """Keep the best step's weights (the last one's when nothing was validated)."""
     if progress.best_step is not None and progress.best_step != progress.step:
         checkpoints.restore_parameters(progress.best_step)
+    state = whole_state(model)
+    with ranks.agreeing():
+        if ranks.is_main():
+            _write_trained(run, model, tokenizer, state, start)
+
+
+def _write_trained(
+    run: RunFolder,
+    model: "Model",
+    tokenizer: "PreTrainedTokenizerBase",
+    state: dict[str, torch.Tensor] | None,
+    start: dict[str, torch.Tensor] | None,
+) -> None:
+    """The adapter or the model, with its tokenizer; `state` is that of a model which is not whole in this process."""
     target = run.adapter if isinstance(model, PeftModel) else run.model
     with storage.atomic_folder(target) as folder, storage_errors(target):
         if isinstance(model, PeftModel):
             save_adapter(model, folder, start)
         else:
             with quiet():
-                model.save_pretrained(str(folder))
+                model.save_pretrained(str(folder), state_dict=state)
         tokenizer.save_pretrained(str(folder))  # with its chat template: the one that was trained on
