@@ -7,8 +7,9 @@ The order of rows is a function of (seed, epoch): resuming needs a step number a
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -18,7 +19,11 @@ from numpy.typing import NDArray
 
 from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
 from tunesmith.dataset.lengths import cheapest_cuts
-from tunesmith.training.shared_prefix import Forest, in_token_order, plant, shared_lengths
+from tunesmith.training.lanes import deal
+from tunesmith.training.shared_prefix import SEGMENT_TOKENS, Forest, in_token_order, plant, shared_lengths
+
+WORTH_SHARING = 2 * SEGMENT_TOKENS
+"""Tokens that two examples must have in common to be kept together: their forest shares no fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +127,74 @@ def collate(examples: Sequence[E]) -> MicroBatch[E]:
     )
 
 
-def forest_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
-    """Cut `examples` into forests of at most `token_budget` tokens (or one example), alike beginnings together."""
+def forest_batches(
+    examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS, lanes: int = 1
+) -> list[MicroBatch[E]]:
+    """Cut `examples` into forests of at most `token_budget` tokens (or one example), alike beginnings together.
+
+    `lanes` of them are computed at the same time and share the budget: they are as many as a multiple of `lanes`, of
+    about equal sizes. Only what shares a beginning may need more than its part, and is cut less.
+    """
+    pieces = [piece for family in _families(examples) for piece in family.cut(token_budget, lanes)]
+    sizes = [piece.tokens for piece in pieces]
+    hands = math.ceil(sum(sizes) / token_budget) * lanes
+    while True:
+        dealt = deal(sizes, hands)
+        if all(len(hand) == 1 or sum(sizes[index] for index in hand) <= token_budget // lanes for hand in dealt):
+            return [plant_batch([examples[i] for index in hand for i in pieces[index].examples]) for hand in dealt]
+        hands += lanes
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Examples (their indices) that begin with the same `shared` tokens, and how many tokens each adds to these.
+
+    An example that stands behind another in the family may share more with it than all of them do: `behind` says how
+    many tokens it then adds.
+    """
+
+    examples: list[int]
+    shared: int
+    alone: list[int]
+    behind: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Of the forest."""
+        return self.shared + self.alone[0] + sum(self.behind[1:])
+
+    def cut(self, token_budget: int, lanes: int) -> Iterator["_Family"]:
+        """Even pieces that fit. Each of them computes the shared tokens anew, so they are as few as lanes allow."""
+        room = max(1, min(token_budget // lanes, token_budget - self.shared))
+        own = self.tokens - self.shared
+        even = own / math.ceil(own / room) if own else 1
+        start, held = 0, 0
+        for index in range(len(self.examples)):
+            added = self.behind[index]
+            if index > start and (held + added > token_budget - self.shared or held + added / 2 > even):
+                yield self._slice(start, index)
+                start, held = index, 0
+            held += self.alone[index] if index == start else added
+        yield self._slice(start, len(self.examples))
+
+    def _slice(self, start: int, stop: int) -> "_Family":
+        part = slice(start, stop)
+        return _Family(self.examples[part], self.shared, self.alone[part], self.behind[part])
+
+
+def _families(examples: Sequence[Example]) -> Iterator[_Family]:
     order = in_token_order([example.rows[0].tokens for example in examples])
-    rows_each = len(examples[0].rows)
+    each = len(examples[0].rows)
     sequences = [row.tokens for index in order for row in examples[index].rows]
     common = shared_lengths(sequences)
-    own = [len(tokens) - int(shared) for tokens, shared in zip(sequences, common, strict=True)]
-    groups: list[list[E]] = []
-    held = 0
-    for place, index in enumerate(order):
-        start = place * rows_each
-        added = sum(own[start : start + rows_each])
-        if not groups or held + added > token_budget:
-            groups.append([])
-            held, added = 0, added + int(common[start])
-        groups[-1].append(examples[index])
-        held += added
-    return [plant_batch(group) for group in groups]
+    own = np.array([len(tokens) for tokens in sequences]) - common
+    behind = own.reshape(-1, each).sum(1)  # (examples,)
+    before = common[::each]  # (examples,): what each has in common with the one that it stands behind
+    starts = [0, *(np.flatnonzero(before[1:] <= WORTH_SHARING) + 1).tolist(), len(order)]
+    for start, stop in itertools.pairwise(starts):
+        shared = int(before[start + 1 : stop].min()) if stop > start + 1 else 0
+        alone = behind[start:stop] + before[start:stop] - shared
+        yield _Family(order[start:stop], shared, alone.tolist(), behind[start:stop].tolist())
 
 
 def plant_batch(examples: Sequence[E]) -> MicroBatch[E]:

@@ -21,6 +21,7 @@ from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
+from tunesmith.training.lanes import Lanes, OwnGradients, deal, possible_lanes
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 from tunesmith.training.sharding import is_sharded, whole
 
@@ -87,6 +88,7 @@ class Engine:
         self._planted = objective.reads_forest and use_forest_attention(causal)
         smaller = self._planted and device.type == "cpu"
         self._token_budget = min(MICRO_BATCH_TOKENS, CPU_TOKENS) if smaller else MICRO_BATCH_TOKENS
+        self._lanes = Lanes(possible_lanes(model, device) if self._planted and not self._sharded else 1)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).
@@ -141,37 +143,51 @@ class Engine:
         weight = self._objective.weight(examples)
         while True:
             torch.manual_seed(seed + ranks.index())
-            total = torch.zeros((), device=self._device)
-            measures = _Measures()
-            batches = self._micro_batches(examples)
-            fillers = self._fillers(batches, examples)
             try:
-                for batch in batches:
-                    loss = self._loss(batch)
-                    torch.autograd.backward(loss.total / weight)
-                    total += loss.total.detach() / weight
-                    measures.add(loss.measures)
-                for batch in fillers:
-                    torch.autograd.backward(self._loss(batch).total * 0)
+                return self._run(examples, weight, learn=True)
             except torch.OutOfMemoryError as error:
-                self._shrink_micro_batches(batches, error)
-            else:
-                return total, measures
+                self._shrink_micro_batches(examples, error)
 
     @torch.no_grad()
     def _mean_loss(self, examples: Sequence[Example]) -> Validation:
         weight = self._objective.weight(examples)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        measures = _Measures()
+        own_loss, measures = self._run(examples, weight, learn=False)
+        return Validation(sum(ranks.gather(float(own_loss))), weight, measures.gathered().means())
+
+    def _run(self, examples: Sequence[Example], weight: float, *, learn: bool) -> "tuple[torch.Tensor, _Measures]":
+        """The loss of this rank's part of `examples`, divided by `weight`, and its measures; to `learn`, gradients."""
         batches = self._micro_batches(examples)
+        dealt = deal([batch.input_ids.numel() for batch in batches], self._lanes.count)
+        own = learn and len(dealt) > 1
+        parts = [
+            _Part([batches[index] for index in indices], OwnGradients(self._learning) if own else None)
+            for indices in dealt
+        ]
+
+        def work(part: _Part) -> None:
+            for batch in part.batches:
+                loss = self._loss(batch)
+                share = loss.total / weight
+                if part.gradients is not None:
+                    part.gradients.backward(share)
+                elif learn:
+                    torch.autograd.backward(share)
+                part.losses.append(share.detach())
+                part.measures.add(loss.measures)
+
         fillers = self._fillers(batches, examples)
-        for batch in batches:
-            loss = self._loss(batch)
-            total += loss.total
-            measures.add(loss.measures)
+        self._lanes.run(work, parts)
         for batch in fillers:
-            self._loss(batch)
-        return Validation(sum(ranks.gather(float(total))) / weight, weight, measures.gathered().means())
+            nothing = self._loss(batch).total * 0
+            if learn:
+                torch.autograd.backward(nothing)
+        measures = _Measures()
+        for part in parts:
+            measures.add(part.measures.sums)
+            if part.gradients is not None:
+                part.gradients.give()
+        losses = [loss for part in parts for loss in part.losses]
+        return torch.stack([torch.zeros((), device=self._device), *losses]).cpu().sum(dtype=torch.float64), measures
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         """Micro-batches of this rank's share of `examples`."""
@@ -186,7 +202,7 @@ class Engine:
 
     def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:
-            return planted_where_possible(self._model, examples, self._token_budget)
+            return planted_where_possible(self._model, examples, self._token_budget, self._lanes.count)
         return micro_batches(examples, self._token_budget)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
@@ -194,16 +210,19 @@ class Engine:
             return self._objective.loss(batch.to(self._device))
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
+        if not self._bf16:
+            return contextlib.nullcontext()
+        # Its cache of cast weights is the process's: lanes would share parts of one another's graphs.
+        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=self._lanes.count == 1)
 
-    def _shrink_micro_batches(self, batches: Sequence[MicroBatch[Any]], error: torch.OutOfMemoryError) -> None:
+    def _shrink_micro_batches(self, examples: Sequence[Example], error: torch.OutOfMemoryError) -> None:
         if self._sharded:
             raise RunError(
                 f"a micro-batch of {self._token_budget:,} tokens does not fit into the memory of {self._device}; "
                 "train in more processes, lower training.max_length, or use adapter.kind: lora"
             ) from error
-        if all(len(batch.examples) == 1 for batch in batches):
-            longest = max(len(row.tokens) for batch in batches for example in batch.examples for row in example.rows)
+        if all(len(batch.examples) == 1 for batch in self._micro_batches(examples)):
+            longest = max(len(row.tokens) for example in examples for row in example.rows)
             raise TrainingError(
                 f"a row of {longest:,} tokens does not fit into the memory of {self._device}; "
                 "lower training.max_length, use adapter.kind: lora or a smaller model"
@@ -230,24 +249,34 @@ class _Measures:
     """The measures of micro-batches, added up on the device: asking for a number waits for it."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Measure] = {}
+        self.sums: dict[str, Measure] = {}
 
     def add(self, measures: Mapping[str, Measure]) -> None:
         for name, measure in measures.items():
-            before = self._sums.get(name, Measure(0.0, 0.0))
-            self._sums[name] = Measure(before.total + measure.total, before.count + measure.count)
+            before = self.sums.get(name, Measure(0.0, 0.0))
+            self.sums[name] = Measure(before.total + measure.total, before.count + measure.count)
 
     def gathered(self) -> "_Measures":
         """Those of all ranks together."""
         if ranks.count() == 1:
             return self
         every = _Measures()
-        for own in ranks.gather({name: Measure(float(sums.total), sums.count) for name, sums in self._sums.items()}):
+        for own in ranks.gather({name: Measure(float(sums.total), sums.count) for name, sums in self.sums.items()}):
             every.add(own)
         return every
 
     def means(self) -> dict[str, float]:
-        return {name: float(sums.total) / sums.count for name, sums in self._sums.items() if sums.count}
+        return {name: float(sums.total) / sums.count for name, sums in self.sums.items() if sums.count}
+
+
+@dataclass
+class _Part:
+    """One lane's micro-batches and what came of them; `gradients` where it keeps its own."""
+
+    batches: Sequence[MicroBatch[Any]]
+    gradients: OwnGradients | None
+    losses: list[torch.Tensor] = field(default_factory=list)
+    measures: _Measures = field(default_factory=_Measures)
 
 
 def _tokens(example: Example) -> int:

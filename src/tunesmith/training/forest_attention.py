@@ -110,16 +110,17 @@ def longest_planted(model: "Model") -> float:
 
 
 def planted_where_possible(
-    model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS
+    model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS, lanes: int = 1
 ) -> list[MicroBatch[E]]:
     """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise.
 
-    A GPU's fused attention is given up only where half of the tokens need not be computed.
+    `lanes` are computed side by side and share the budget. A GPU's fused attention is given up only where half of the
+    tokens need not be computed.
     """
     longest = max(len(row.tokens) for example in examples for row in example.rows)
     if longest > longest_planted(model):
         return micro_batches(examples, token_budget)
-    planted = forest_batches(examples, token_budget)
+    planted = forest_batches(examples, token_budget, lanes)
     computed = sum(batch.input_ids.numel() for batch in planted)
     if model.device.type != "cpu" and computed > GPU_SHARE * sum(batch.tokens for batch in planted):
         return micro_batches(examples, token_budget)

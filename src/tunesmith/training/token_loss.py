@@ -8,6 +8,7 @@ matrix products a chunk; a trained head is recomputed in the backward pass, for 
 """
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -64,8 +65,11 @@ class TokenLoss:
         `forest`, `input_ids` (1, tokens) are its flat sequence.
         """
         captured: list[Tensor] = []
+        lane = threading.get_ident()
 
-        def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            if threading.get_ident() != lane:
+                return None  # another lane runs the same head on its own micro-batch
             hidden = arguments[0][:, -input_ids.shape[1] :]  # (rows, tokens, hidden), without a soft prompt's places
             selected = hidden.flatten(0, 1).index_select(0, positions)  # (supervised, hidden)
             captured.append(selected)
