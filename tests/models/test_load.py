@@ -81,3 +81,21 @@ def test_a_damaged_file_is_one_line_that_names_the_model(folder: Path, name: str
 def test_loading_draws_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     load_model("embedded", dtype=torch.float32)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_4_bit_base_that_was_evaluated_passes_the_same_gradients_on() -> None:
+    pytest.importorskip("bitsandbytes")
+    model = load_model("embedded", dtype=torch.float32, quantize=True)
+    embedding = model.get_input_embeddings().requires_grad_(True)
+    ids = torch.arange(5, 37).unsqueeze(0)  # (1, tokens)
+
+    def gradient() -> torch.Tensor:
+        embedding.weight.grad = None
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+        assert embedding.weight.grad is not None
+        return embedding.weight.grad
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    torch.testing.assert_close(gradient(), before)

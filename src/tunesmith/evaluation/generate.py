@@ -6,6 +6,7 @@ spent on padding; a batch runs until its longest reply ends, which is what batch
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,15 +86,25 @@ def _continue(
         use_cache=True,
     )
     replies: list[list[int]] = [[]] * len(prompts)
-    for batch in _batches(prompts, max_new_tokens):
+    for batch in batches(prompts, max_new_tokens):
         input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
-        with torch.inference_mode():
+        with torch.inference_mode(), _contiguous_head(model):
             output: torch.Tensor = model.generate(  # type: ignore[operator]  # PEFT's attribute look-up hides the method
                 input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
         for row, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
             replies[row] = tokens
     return replies
+
+
+@contextmanager
+def _contiguous_head(model: "PreTrainedModel | PeftModel") -> Iterator[None]:
+    """Without a gradient, torch multiplies a view of every row's last state by as many copies of the head's matrix."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _head, states: (states[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
@@ -128,7 +139,7 @@ def turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return next((token for token in tail if token in special), None)
 
 
-def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
+def batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
     """Rows, shortest prompt first, cut where a batch would outgrow its limits."""
     batch: list[int] = []
     for row in sorted(range(len(prompts)), key=lambda row: len(prompts[row])):

@@ -115,12 +115,25 @@ def load_model(
         raise ModelError(
             f"model {ref}: its weights lack {missing[0]}{_and_more(missing)}; give a complete causal language model"
         )
-    if not quantize:
+    if quantize:
+        stay_differentiable(model)
+    else:
         model.to(device)
     if scalar_head and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = 0  # transformers asks for one; the engine does not read by it
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def stay_differentiable(model: "torch.nn.Module") -> None:
+    """Keep bitsandbytes from repacking 4-bit weights when they are first evaluated on a CPU that multiplies bf16.
+
+    It never unpacks them, and products with packed weights pass no gradient on: adapters of the layers below would
+    learn next to nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def load_tuned(

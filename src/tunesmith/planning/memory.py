@@ -32,6 +32,9 @@ NF4_BITS = 4.127
 CHUNK_LOGITS = 2**24
 """Logits that the engine's loss holds at once."""
 
+CACHED_LOGITS = 2**20
+"""Of these, those turned to fp32 at once on a CPU."""
+
 RESERVED_BYTES = 1_000_000_000
 """Of a GPU's memory: the CUDA context and the libraries' workspaces."""
 
@@ -47,7 +50,13 @@ VIRTUAL_TOKENS = 20
 """Of prefix and prompt tuning; PEFT's examples use about so many."""
 
 COMPLETIONS = 8
-"""Replies sampled for each prompt by GRPO and PPO (TRL's default)."""
+"""Replies sampled for each prompt by GRPO (TRL's default)."""
+
+SAMPLED_ROWS, SAMPLED_TOKENS = 64, 16384
+"""Replies, and cells of their cache, that are sampled at once."""
+
+READ_TOKENS = 4096
+"""Tokens of replies that are read at once for their log-probabilities."""
 
 
 class Memory(Struct, frozen=True):
@@ -76,6 +85,7 @@ class Workload(Struct, frozen=True):
     """What one forward and backward pass holds: `rows` of `length` tokens, a share of which is supervised.
 
     `ranks` GPUs share weights, gradients and optimizer state (FSDP, fully sharded); `rows` are those of one of them.
+    `rollouts` are the replies that a step of GRPO or PPO samples.
     """
 
     rows: int
@@ -85,6 +95,8 @@ class Workload(Struct, frozen=True):
     rank: int = 16
     checkpointing: bool = False
     ranks: int = 1
+    rollouts: int = 64
+    device: Literal["cpu", "cuda"] = "cuda"
 
     @property
     def tokens(self) -> int:
@@ -130,7 +142,7 @@ def estimate(shape: ModelShape, method: Method, work: Workload) -> Memory:
             work = msgspec.structs.replace(work, rows=2 * work.rows)
     memory = _step(shape, method, work)
     if method in ("grpo", "ppo"):
-        memory = msgspec.structs.replace(memory, update=_rollout_bytes(shape, work))
+        memory = msgspec.structs.replace(memory, update=_rollout_bytes(shape, method, work))
     if method == "ppo":  # the reward model, as large as the policy, stays beside it
         memory = msgspec.structs.replace(memory, weights=memory.weights + shape.parameters * _width(work))
     return memory if work.ranks == 1 else _sharded(memory, shape, method, work)
@@ -141,6 +153,8 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
     layer = activation_bytes(shape, method, work.precision, work.rank) * tokens
     if shape.eager:  # capped scores in the run's precision, attention weights in fp32 and cast back
         layer += 8 * shape.heads * work.length * tokens
+    if method == "prefix":
+        layer += _prefix_bytes(shape, work)
     casts = _cast_bytes(shape, method, work)
     ends = _end_bytes(shape, method, work)
     backward = _backward_bytes(shape, method, work)
@@ -158,8 +172,14 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
         activations=activations,
         logits=logits,
         temporary=backward,
-        update=4 * shape.vocabulary * shape.hidden * (1 + shape.tied) if method == "full" else 0,
+        update=_update_bytes(shape, work) if method == "full" else 0,
     )
+
+
+def _update_bytes(shape: ModelShape, work: Workload) -> int:
+    """The embedding's gradient; beside it that of the head it is tied to, and, laid out another way, their sum."""
+    matrices = 1 if not shape.tied else 2 if work.precision == "bf16" else 3
+    return 4 * shape.vocabulary * shape.hidden * matrices
 
 
 def activation_bytes(shape: ModelShape, method: Method, precision: Precision, rank: int) -> int:
@@ -183,9 +203,17 @@ def activation_bytes(shape: ModelShape, method: Method, precision: Precision, ra
         # Under autocast each of q, k, v and gate, up casts the norm's output for itself.
         return frozen + normed + width * (5 * shape.hidden + shape.ffn_width)
     low_rank = width * rank * shape.linear_layers // shape.layers
-    if width == 2:  # PEFT casts each adapted layer's input for itself
+    if method == "qlora" and width == 2:  # PEFT casts each adapted layer's input for itself
         return frozen + low_rank + 2 * shape.linear_inputs // shape.layers
     return frozen + low_rank + width * (2 * shape.hidden + shape.ffn_width)  # of q/k/v, of gate/up, of down
+
+
+def _prefix_bytes(shape: ModelShape, work: Workload) -> int:
+    """What a prefix adds to a layer: its keys and values, a mask, and with a mask keys are repeated for their heads."""
+    reach = work.length + VIRTUAL_TOKENS
+    width = _width(work)
+    keys = 2 * width * work.rows * (shape.query_width * reach - shape.kv_width * work.length)
+    return keys + width * work.tokens * reach
 
 
 def usable_bytes(gpu_gib: float) -> int:
@@ -202,6 +230,11 @@ def largest_micro_batch(shape: ModelShape, method: Method, work: Workload, gpu_g
             break
         fitting, rows = rows, rows * 2
     return fitting
+
+
+def _fast_lora(method: Method) -> bool:
+    """Whether the engine's own LoRA layer runs: it takes any but a 4-bit base."""
+    return method in ("lora", "dpo", "grpo", "ppo")
 
 
 def _width(work: Workload) -> int:
@@ -222,16 +255,18 @@ def _weight_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 
 
 def _cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
-    """Autocast's bf16 copies of fp32 weights, kept for the backward pass."""
-    if work.precision == "fp32":
-        return 0
-    return 2 * (shape.linear_weights if method == "full" else trainable_parameters(shape, method, work.rank))
+    """Copies of weights that learn, kept for the backward pass: autocast's in bf16, and LoRA's scaled B."""
+    if work.precision == "bf16":
+        return 2 * (shape.linear_weights if method == "full" else trainable_parameters(shape, method, work.rank))
+    return 4 * work.rank * shape.linear_outputs if _fast_lora(method) else 0
 
 
 def _end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Kept past the last layer: the final norm's input and output, and the hidden states that the head reads."""
     width = _residual_width(method, work)
     norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
+    if method == "prompt":  # the embeddings without the virtual tokens, and the last states without theirs
+        norm += 2 * work.tokens * shape.hidden * width
     return norm + _supervised(work) * shape.hidden * width
 
 
@@ -241,11 +276,14 @@ def _chunk(shape: ModelShape, work: Workload) -> int:
 
 
 def _forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
-    """Logits in fp32 with a copy (log-sum-exp's or log-softmax); a frozen head's loss makes its gradient here, too."""
-    logits = 8 * _chunk(shape, work)
+    """Logits, and in fp32 their softmax; a frozen head's loss makes its gradient here, too."""
+    logits = _chunk(shape, work)
     if method != "full":
-        return logits + _supervised(work) * shape.hidden * _width(work)
-    return logits + (2 * shape.vocabulary * shape.hidden if work.precision == "bf16" else 0)
+        width, softmax = _width(work), 4 * logits
+        if work.device == "cpu":  # a part at a time, which softmax turns to fp32 in a copy of its own
+            softmax = (4 if width == 4 else 8) * min(logits, CACHED_LOGITS)
+        return width * logits + softmax + _supervised(work) * shape.hidden * width
+    return 8 * logits + (2 * shape.vocabulary * shape.hidden if work.precision == "bf16" else 0)
 
 
 def _logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
@@ -262,18 +300,26 @@ def _logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 def _backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """The widest moment of a layer's backward pass: feed-forward gradients beside the residual stream's."""
     width = _width(work)
-    wide = 1 if width == 4 else 3  # in bf16 gradients are cast to and fro
+    # A frozen product leaves its input's gradient beside those of its factors; autocast casts gradients to and fro.
+    wide = 1 if _fast_lora(method) or (width == 4 and method in ("full", "qlora")) else 3
     gradients = work.tokens * (wide * width * shape.ffn_width + 2 * _residual_width(method, work) * shape.hidden)
     if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
         gradients += 4 * shape.vocabulary * shape.hidden
     return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
 
 
-def _rollout_bytes(shape: ModelShape, work: Workload) -> int:
-    """Sampling replies: keys and values of all rows in all layers, and one token's logits a row."""
-    rows = max(work.rows, COMPLETIONS)
-    cache = rows * work.length * 2 * shape.kv_width * shape.layers * _width(work)
-    return cache + rows * shape.vocabulary * 8
+def _rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
+    width = _width(work)
+    rows = max(1, min(work.rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
+    cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
+    sampling = cache + rows * shape.vocabulary * 12  # the last token's logits, sorted out in fp32
+    read = msgspec.structs.replace(
+        work, rows=max(1, min(work.rollouts, READ_TOKENS // work.length)), checkpointing=False
+    )
+    layer = read.tokens * (3 * width * shape.ffn_width + 2 * width * shape.hidden)
+    reading = read.tokens * shape.hidden * 4 + max(layer, _forward_logit_bytes(shape, method, read))
+    return max(sampling, reading)
 
 
 def _sharded(memory: Memory, shape: ModelShape, method: Method, work: Workload) -> Memory:

@@ -17,6 +17,7 @@ from tunesmith.planning.figures import compact, size
 from tunesmith.planning.gpus import Gpu, find_gpu, known_gpus
 from tunesmith.planning.hyperparameters import Hyperparameter, batch_size, derive, lora_rank, max_length
 from tunesmith.planning.memory import (
+    COMPLETIONS,
     LARGEST_MICRO_BATCH,
     Memory,
     Method,
@@ -114,7 +115,8 @@ def make_plan(
 
     length = min(max_length(data.p99, shape.context), data.longest)  # the engine pads no row beyond the longest
     micro_batch = max(1, min(batch_size(data.rows), MICRO_BATCH_TOKENS // length))
-    work = Workload(micro_batch, length, data.supervised_share, rank=lora_rank(data.rows))
+    rollouts = batch_size(data.rows) * COMPLETIONS
+    work = Workload(micro_batch, length, data.supervised_share, rank=lora_rank(data.rows), rollouts=rollouts)
     methods = tuple(_method_plan(shape, method, work, card) for method in (*METHODS, *OTHER_METHODS))
     chosen = next((plan for plan in methods[: len(METHODS)] if plan.micro_batch != 0), methods[1])
 

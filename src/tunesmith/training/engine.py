@@ -61,7 +61,10 @@ class StepOutcome:
 
 
 class Engine:
-    """A model, its objective and its optimizer on one device; bf16 is autocast, parameters that learn stay fp32."""
+    """A model, its objective and its optimizer on one device; bf16 is autocast, parameters that learn stay fp32.
+
+    `micro_batch_tokens` is how many padded tokens run through the model at once.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Engine:
         bf16: bool,
         max_grad_norm: float,
         seed: int,
+        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
     ) -> None:
         self._model: Any = model
         self._objective = objective
@@ -87,7 +91,7 @@ class Engine:
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
         smaller = self._planted and device.type == "cpu"
-        self._token_budget = min(MICRO_BATCH_TOKENS, CPU_TOKENS) if smaller else MICRO_BATCH_TOKENS
+        self._token_budget = min(micro_batch_tokens, CPU_TOKENS) if smaller else micro_batch_tokens
         self._lanes = Lanes(possible_lanes(model, device) if self._planted and not self._sharded else 1)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:

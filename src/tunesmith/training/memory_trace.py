@@ -2,74 +2,71 @@
 
 Fake tensors have shapes and lifetimes but no data, so a model of any size is traced on a laptop in seconds to a minute.
 Every storage is counted from the operation that makes it until the last reference to it is gone. What a kernel
-allocates inside itself is not seen, but for the one that matters (`KERNEL_TEMPORARIES`). The CPU's kernels are traced;
+allocates inside itself is not seen, but for those that matter (`_bytes_inside`). The CPU's kernels are traced;
 a GPU's fused attention keeps the same tensors.
 """
 
 import contextlib
+import copy
+import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunesmith.errors import ModelError
-from tunesmith.models.adapters import attach
+from tunesmith.evaluation import generate
+from tunesmith.models.quiet import quiet
 from tunesmith.planning.memory import Method, Workload
 from tunesmith.planning.plan import Plan
 from tunesmith.planning.shapes import read_config
-from tunesmith.spec import AdapterSpec
-from tunesmith.training.token_loss import CHUNK_LOGITS, head_losses
+from tunesmith.training import rollouts
+from tunesmith.training.sample_step import build_learner, sample_step
 
-KERNEL_TEMPORARIES = (torch.ops.aten.logsumexp.default,)
-"""Kernels that hold a copy of their input while they run."""
-
-STEPS = 2
-MICRO_BATCHES = 2
-"""From the second step on the optimizer has its state, from the second micro-batch on the gradients are there."""
-
-
-TRACED: tuple[Method, ...] = ("lora", "full")
-"""Methods whose step can be traced; a 4-bit base needs its own kernels' data."""
+ANSWERED = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.allclose.default, torch.ops.aten.equal.default)
+"""Questions about a tensor's numbers, which fakes do not have."""
 
 
 def with_traced_peaks(plan: Plan) -> Plan:
-    """`plan` with the traced peak of each method in `TRACED`, at the plan's own micro-batch. Raises ModelError."""
+    """`plan` with the traced peak of each method, at the plan's own micro-batch. Raises ModelError."""
     assert plan.work is not None  # noqa: S101  # every plan made by this version has it
     config, work = read_config(plan.model.name), plan.work
     methods = tuple(
-        msgspec.structs.replace(method, traced_bytes=trace_peak(config, _adapter(method.method, work), work))
-        if method.method in TRACED
-        else method
-        for method in plan.methods
+        msgspec.structs.replace(method, traced_bytes=trace_peak(config, method.method, work)) for method in plan.methods
     )
     return msgspec.structs.replace(plan, methods=methods)
 
 
-def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> int:
-    """Peak bytes of one optimizer step of supervised fine-tuning on micro-batches of `work`, weights included.
+def trace_peak(config: dict[str, Any], method: Method, work: Workload) -> int:
+    """Peak bytes of one optimizer step of `method` on micro-batches of `work`, weights included.
 
     `config` is the model's config.json. Raises ModelError when transformers cannot build or train it so.
     """
-    bf16 = work.precision == "bf16"
-    # As the engine does: adapters on a base in the run's precision, all parameters in fp32 under autocast.
-    dtype = torch.bfloat16 if bf16 and adapter.kind != "full" else torch.float32
-    architectures: Any = AutoModelForCausalLM  # transformers leaves from_config untyped
     try:
-        with torch.device("meta"):
-            base = architectures.from_config(AutoConfig.for_model(**config), dtype=dtype)
-        model = attach(base, adapter).train()
-        if work.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        with FakeTensorMode(allow_non_fake_inputs=True), _Tracker() as tracker, _no_packed_rows():
-            _fill_with_fakes(model)
-            return _run(model, work, tracker, bf16=bf16)
+        with torch.device("meta"), quiet():
+            learner = build_learner(config, method, work)
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            _Tracker() as tracker,
+            _no_packed_rows(),
+            _replies_at_once(),
+            quiet(),
+        ):
+            for module in learner:
+                if module is not None:
+                    _fill_with_fakes(module)
+            step = sample_step(learner, method, work)
+            step()  # from the second step on the optimizer has its state
+            tracker.start_over()
+            step()
+            peak: int = tracker.peak
+            return peak
     except (RuntimeError, NotImplementedError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -77,43 +74,13 @@ def trace_peak(config: dict[str, Any], adapter: AdapterSpec, work: Workload) -> 
         ) from error
 
 
-def _adapter(method: Method, work: Workload) -> AdapterSpec:
-    return AdapterSpec(kind="full") if method == "full" else AdapterSpec(kind="lora", r=work.rank)
-
-
-def _run(model: nn.Module, work: Workload, tracker: "_Tracker", *, bf16: bool) -> int:
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=1e-4, fused=True)
-    supervised = max(1, round(work.tokens * work.supervised_share))
-    input_ids = torch.zeros(work.rows, work.length, dtype=torch.long)  # (rows, tokens)
-    positions = torch.zeros(supervised, dtype=torch.long)  # (supervised,)
-    for _ in range(STEPS):
-        tracker.start_over()
-        for _ in range(MICRO_BATCHES):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = _token_losses(model, input_ids, positions).sum() / supervised
-            loss.backward()  # type: ignore[no-untyped-call]
-            del loss
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return tracker.peak
-
-
-def _token_losses(model: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """As `TokenLoss`, which cannot be made here: it looks at the numbers that the model's head gives."""
-    captured: list[Tensor] = []
-
-    def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        captured.append(arguments[0].flatten(0, 1).index_select(0, positions))  # (supervised, hidden)
-        return (arguments[0][:, :0], *arguments[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        model(input_ids=input_ids, use_cache=False)
-    finally:
-        hook.remove()
-    return head_losses(model.get_output_embeddings(), captured[0], positions, chunk_logits=CHUNK_LOGITS)
+def _bytes_inside(function: Any, args: tuple[Any, ...]) -> int:
+    """What a kernel that allocates much holds while it runs."""
+    if function is torch.ops.aten.logsumexp.default:  # a copy of its input
+        return int(args[0].untyped_storage().nbytes())
+    if str(function) == "bitsandbytes.gemm_4bit.default":  # the matrix, dequantized
+        return int(math.prod(args[2]) * args[0].element_size())
+    return 0
 
 
 class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
@@ -133,11 +100,13 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         self.peak = max(self.peak, self._live)
+        if function in ANSWERED and isinstance(args[0], FakeTensor):
+            return _made_up(function, args[0].dtype)
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._hold(leaf.untyped_storage())
-        inside = args[0].untyped_storage().nbytes() if function in KERNEL_TEMPORARIES else 0
+        inside = _bytes_inside(function, args)
         # Autograd adds gradients in place where nobody else holds them, but never under a mode such as this one: such
         # a sum counts only from the next operation on, when the gradient that it replaces is gone.
         if function is not torch.ops.aten.add.Tensor or torch.is_grad_enabled():
@@ -164,7 +133,17 @@ def _fill_with_fakes(model: nn.Module) -> None:
             empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             is_parameter = isinstance(tensor, nn.Parameter)
             made[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
+            if state := getattr(tensor, "quant_state", None):  # of bitsandbytes' 4-bit weights
+                made[id(tensor)].quant_state = fake_state(state)  # type: ignore[attr-defined]
         return made[id(tensor)]
+
+    def fake_state(state: Any) -> Any:
+        filled = copy.copy(state)
+        for name, value in vars(state).items():
+            if isinstance(value, Tensor):
+                setattr(filled, name, fake(value))
+        filled.state2 = fake_state(state.state2) if state.state2 else None
+        return filled
 
     for module in model.modules():
         holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
@@ -172,6 +151,37 @@ def _fill_with_fakes(model: nn.Module) -> None:
             for name, tensor in held.items():
                 if tensor is not None:
                     held[name] = fake(tensor)
+
+
+def _made_up(question: Any, dtype: torch.dtype) -> bool | float | int:
+    """The answer that lets the step go on: things are as they should be, and numbers are small."""
+    if question is not torch.ops.aten._local_scalar_dense.default or dtype == torch.bool:
+        return True
+    return 1.0 if dtype.is_floating_point else 1
+
+
+@contextlib.contextmanager
+def _replies_at_once() -> Iterator[None]:
+    """Sampling asks after every token whether all have ended, which fakes cannot say.
+
+    One pass over the prompts and one over the replies fill the same cache of keys and values.
+    """
+
+    def sampled(model: Any, _tokenizer: Any, prompts: Sequence[Any], *, max_new_tokens: int, seed: int) -> list[Any]:
+        for batch in generate.batches(prompts, max_new_tokens):
+            prompt = torch.zeros(len(batch), len(prompts[0]), dtype=torch.long)  # (rows, tokens)
+            reply = torch.zeros(len(batch), max_new_tokens, dtype=torch.long)
+            with torch.inference_mode():
+                cache = model(input_ids=prompt, use_cache=True, logits_to_keep=1).past_key_values
+                model(input_ids=reply, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return [[0] * max_new_tokens] * len(prompts)
+
+    module: Any = rollouts
+    sample, module.sample = module.sample, sampled
+    try:
+        yield
+    finally:
+        module.sample = sample
 
 
 @contextlib.contextmanager

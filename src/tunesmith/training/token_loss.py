@@ -188,6 +188,7 @@ def _losses_and_slopes(logits: Tensor, targets: Tensor) -> Tensor:
         losses[part] = (largest.float() - softmax.gather(1, place).log() - target).squeeze(1)
         softmax.scatter_add_(1, expected, torch.full_like(target, -1.0))
         logits[part] = softmax
+        del softmax  # before the next part's is made
     return losses
 
 
