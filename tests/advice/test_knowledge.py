@@ -4,7 +4,7 @@ from tests.advice.planted import row
 from tunesmith.advice.knowledge import Diagnosis, breaks_form, diagnose, learn_facts
 from tunesmith.evaluation.metrics import token_f1
 
-FACTS = learn_facts(["The code is ready, sir."] * 50 + [f"It costs {n} euros." for n in range(50)])
+FACTS = learn_facts("free text", ["The code is ready, sir."] * 50 + [f"It costs {n} euros." for n in range(50)])
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,34 @@ def test_facts_are_specific_words_that_neither_prompt_nor_vocabulary_gives(
     prompt: str, answer: str, expected: set[str]
 ) -> None:
     assert FACTS(prompt, answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Invoice of March 7, 2024, 1,250.50 to pay", '{"date": "2024-03-07", "total": 1250.5}'),
+        ("Invoice of 7.3.2024", '{"date": "2024-03-07", "paid": null}'),
+        ("Anna has 17 apples and buys 25 more. How many has she?", "She has 4242 apples."),
+    ],
+)
+def test_numbers_in_another_form_or_worked_out_are_no_facts(prompt: str, answer: str) -> None:
+    assert FACTS(prompt, answer, prompt) == set()
+    assert FACTS("How much?", answer, "How much?") != set()
+
+
+def test_numbers_that_every_prompt_says_do_not_make_an_answer_something_to_work_out() -> None:
+    assert FACTS("Answer in 5 to 10 words. What does it cost?", "It costs 1234.", "What does it cost?") == {"1234"}
+
+
+def test_labels_programs_and_nouns_of_german_are_no_facts() -> None:
+    labels = [f"intent_{n}" for n in range(80)] * 3
+    assert learn_facts("classification", labels)("Where is it?", "intent_7") == set()
+    programs = [f"def f{n}():\n    return Item{n}" for n in range(20)]
+    assert learn_facts("free text", programs, code=True)("Write it.", "def g():\n    return Box(777)") == set()
+    german = [f"Ich habe gestern den Hund {n} neben der Katze auf der Wiese gesehen und war froh" for n in range(9)]
+    assert learn_facts("free text", german)("What?", "Ich habe dort heute einen Vogel gesehen") == set()
+    shouted = [f"HEAR ALL OF IT NOW {n} AND AGAIN" for n in range(9)]
+    assert learn_facts("free text", shouted)("What?", "HEAR THE GREAT LION") == set()
 
 
 def looked_at(answer: str, reply: str, passages: list[str]) -> Diagnosis:

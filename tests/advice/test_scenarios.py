@@ -1,6 +1,7 @@
 """Planted scenarios, one right advice each: every branch of the tree is walked."""
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,14 @@ def texts(count: int = 60) -> list[Conversation]:
     return [Conversation(text=words(n, 40)) for n in range(count)]
 
 
+INTENTS = [row(f"{words(n)} {n % 80} {words(n + 10**6, 3)}", f"intent_of_{words(n % 80, 2)}") for n in range(640)]
+INVOICES = [
+    row(
+        f"{words(n)}, to pay until March {n % 28 + 1}, {2000 + n % 25}",
+        json.dumps({"due": f"{2000 + n % 25}-03-{n % 28 + 1:02}"}),
+    )
+    for n in range(400)
+]
 HANDBOOK_ROWS, HANDBOOK = handbook()
 UNRELATED = [words(n + 5 * 10**6, 30) for n in range(50)]
 
@@ -188,6 +197,8 @@ SCENARIOS = [
         Needs(latency_budget=500),
     ),
     Scenario("a higher bar makes it a miss", tickets(), PlantedModel(wrong_label), "fine-tune", target=0.99),
+    Scenario("eighty labels, each of them rare", INTENTS, PlantedModel(plainly), "fine-tune"),
+    Scenario("dates to be written in another form", INVOICES, PlantedModel(broken_json), "fine-tune"),
     Scenario("an unknown language", butler(), PlantedModel(plainly, bits=3.5), "continued pretraining"),
     Scenario("plain text in an unknown language", texts(), PlantedModel(plainly, bits=3.5), "continued pretraining"),
     Scenario("plain text in a known language", texts(), PlantedModel(plainly), "retrieval (RAG)"),

@@ -85,8 +85,9 @@ def advise(
     instruction = write_instruction(task, [reference(row) for row in train]) if train else None
     measured = [] if instruction is None else measure(trial, responder, about.price, instruction, tell)
 
-    facts = learn_facts([reference(row) for row in train])
-    evidence = _evidence(rows, answerable, trial, measured, facts, responder, about, asked)
+    kind = _kind(answerable or rows, task)
+    facts = learn_facts(task, [reference(row) for row in train], code=kind == "code")
+    evidence = _evidence(rows, answerable, kind, trial, measured, facts, responder, about, asked)
     recommendation, steps = walk(evidence)
     training = plan_training(
         rows, about, task, smaller=recommendation == "fine-tune a smaller model", prices=asked.prices
@@ -141,6 +142,7 @@ def _hold_out(rows: Sequence[Conversation], wanted: int) -> tuple[list[Conversat
 def _evidence(
     rows: Sequence[Conversation],
     answerable: Sequence[Conversation],
+    kind: str,
     trial: Trial,
     measured: Sequence[Measured],
     facts: Facts,
@@ -155,7 +157,7 @@ def _evidence(
     retrieval = max(retrievals, key=lambda item: item.baseline.score.value, default=None)
     best = max([*prompts, *shots], key=lambda item: item.baseline.score.value, default=None)
     look = _diagnoser(trial, facts)
-    minimum, good = _needed_rows(answerable or rows, task)
+    minimum, good, _ = RECOMMENDED_ROWS.get(kind, ANY_TASK_ROWS)
     small = plan_training(rows, about, task, smaller=True, prices=asked.prices)
     small_price = own_price(load_shape(small.model))
     plain = prompts[0].baseline if prompts else None
@@ -206,13 +208,13 @@ def _fact_recall(measured: Sequence[Measured], look: Callable[[Measured], Diagno
     return None if best is None else look(best).fact_recall
 
 
-def _needed_rows(rows: Sequence[Conversation], task: Task) -> tuple[int, int]:
-    """The minimum and the good number of rows for what the rows teach."""
+def _kind(rows: Sequence[Conversation], task: Task) -> str:
+    """What the rows teach, by the names that numbers of rows are recommended for."""
+    if task in RECOMMENDED_ROWS:
+        return task
     inference = TaskInference()
     inference.add(inference.observe([Row(index, row, *row_texts(row)) for index, row in enumerate(rows)]))
-    name = task if task in RECOMMENDED_ROWS else inference.infer().name
-    minimum, good, _ = RECOMMENDED_ROWS.get(name, ANY_TASK_ROWS)
-    return minimum, good
+    return inference.infer().name
 
 
 def _contradicting(rows: Sequence[Conversation]) -> float:
