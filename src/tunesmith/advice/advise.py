@@ -14,6 +14,7 @@ from tunesmith.advice.decision import TARGETS, Evidence, points, shown, walk
 from tunesmith.advice.embeddings import Embeddings
 from tunesmith.advice.instruction import write_instruction
 from tunesmith.advice.knowledge import Diagnosis, Facts, diagnose, learn_facts
+from tunesmith.advice.reading import pair_bits_per_byte
 from tunesmith.advice.responders import Responder
 from tunesmith.advice.result import Advice, Needs, Recommendation, Training
 from tunesmith.advice.training_plan import Subject, plan_training, subject
@@ -111,6 +112,7 @@ def advise(
         baselines=tuple(item.baseline for item in measured),
         diagnosis=evidence.diagnosis,
         bits_per_byte=evidence.bits_per_byte,
+        pair_bits_per_byte=evidence.pair_bits_per_byte,
         training=training,
         alternatives=alternatives(evidence, training),
         needs=asked.needs,
@@ -173,6 +175,7 @@ def _evidence(
         prompt_fact_recall=_fact_recall(prompts, look),
         shot_fact_recall=_fact_recall(shots, look),
         bits_per_byte=responder.bits_per_byte(rows),
+        pair_bits_per_byte=pair_bits_per_byte(rows),
         needs=asked.needs,
         rows=len({_text(row) for row in rows}),
         minimum_rows=minimum,
@@ -252,7 +255,7 @@ def _summary(recommendation: Recommendation, evidence: Evidence, training: Train
         case "continued pretraining":
             return (
                 f"Continue pretraining, or choose another base model: this one cannot read the text "
-                f"({evidence.bits_per_byte:.2f} bits per byte)."
+                f"({evidence.bits_per_byte:.2f} bits per byte, pairs of letters {evidence.pair_bits_per_byte:.2f})."
             )
         case "collect more data first":
             return f"Collect more data first: {evidence.rows:,} usable rows are too few or do not agree."

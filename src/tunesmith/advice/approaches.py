@@ -102,6 +102,9 @@ def would_change(recommendation: Recommendation, evidence: Evidence) -> tuple[st
                     "If retrieval gives the facts and the form is still wrong, fine-tune for the form on rows that "
                     "carry the retrieved passages."
                 )
+            bits, pairs = evidence.bits_per_byte, evidence.pair_bits_per_byte
+            if bits is not None and pairs is not None and bits >= pairs:
+                found.append("This model can hardly read the text: try another base model before you judge retrieval.")
             if evidence.needs.fresh_data is None:
                 found.append("Facts that never change and fit into the prompt: then say them there.")
         case "fine-tune":

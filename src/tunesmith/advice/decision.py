@@ -22,10 +22,6 @@ TARGETS: dict[Task, float] = {"classification": 0.95, "extraction": 0.95, "free 
 FACTS_TARGET = 0.9
 """Replies that lack more than a tenth of the facts solve nothing, however well they are worded."""
 
-UNKNOWN_LANGUAGE = 3.0
-"""Bits per byte: GPT-2 needs about 1.2 on English text (Gao et al. 2020, https://arxiv.org/abs/2101.00027, table 2),
-a general-purpose compressor 2 to 3; a model above this reads worse than a compressor, on rows as short as chats are."""
-
 MOSTLY = 0.5
 """Share of the misses, or of the gap to the target, that makes a cause the main one."""
 
@@ -50,6 +46,7 @@ class Evidence:
     """All that the questions are answered from; scores are those of `task`'s headline metric.
 
     `prompts`, `shots` and `retrieval` are the baselines; `retrieval_gain` is over the best of the others, paired.
+    `bits_per_byte` are the model's on the rows' text, `pair_bits_per_byte` those of pairs of letters (`reading.py`).
     `tuned_call_usd`: 1,000 calls of a smaller tuned model; `upfront_usd`: its training. `contradicting`: share of the
     rows whose prompt has another answer elsewhere. `text_only`: the rows are plain text, with nothing to answer.
     """
@@ -65,6 +62,7 @@ class Evidence:
     prompt_fact_recall: float | None
     shot_fact_recall: float | None
     bits_per_byte: float | None
+    pair_bits_per_byte: float | None
     needs: Needs
     rows: int
     minimum_rows: int
@@ -118,15 +116,15 @@ TREE: dict[str, Question] = {
         "Is the data plain text, with no questions and answers?", "retrieval (RAG)", "collect more data first"
     ),
     "prompt": Question("Can a prompt solve it?", "prompt affordable", "few-shot"),
-    "few-shot": Question("Can a few examples in the prompt solve it?", "few-shot affordable", "language"),
+    "few-shot": Question("Can a few examples in the prompt solve it?", "few-shot affordable", "knowledge"),
     "prompt affordable": Question(
         "Is that prompt fast and cheap enough?", "stop at prompting", "enough rows for a smaller model"
     ),
     "few-shot affordable": Question(
         "Are those examples fast and cheap enough?", "few-shot examples", "enough rows for a smaller model"
     ),
-    "language": Question("Is the language or domain entirely new to the model?", "continued pretraining", "knowledge"),
-    "knowledge": Question("Is the issue missing knowledge?", "retrieval (RAG)", "behaviour"),
+    "knowledge": Question("Is the issue missing knowledge?", "retrieval (RAG)", "language"),
+    "language": Question("Is the language or domain entirely new to the model?", "continued pretraining", "behaviour"),
     "behaviour": Question("Is it about style, format or behaviour?", "consistent", "too slow"),
     "consistent": Question("Do the rows agree with each other?", "enough rows", "collect more data first"),
     "enough rows": Question(
@@ -221,12 +219,11 @@ def _solution(evidence: Evidence, best: Baseline | None, fact_recall: float | No
 
 
 def _language(evidence: Evidence) -> Finding:
-    bits = evidence.bits_per_byte
-    if bits is None:
+    bits, pairs = evidence.bits_per_byte, evidence.pair_bits_per_byte
+    if bits is None or pairs is None:
         return Finding(False, "an endpoint does not tell how well it predicts the text; taken as known")
     return Finding(
-        bits >= UNKNOWN_LANGUAGE,
-        f"{bits:.2f} bits per byte on the rows' text; {UNKNOWN_LANGUAGE:g} and more mean that it cannot read it",
+        bits >= pairs, f"{bits:.2f} bits per byte on the rows' text, where pairs of letters alone need {pairs:.2f}"
     )
 
 

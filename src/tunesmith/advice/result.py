@@ -112,6 +112,7 @@ class Advice(Struct, frozen=True):
     baselines: tuple[Baseline, ...]
     diagnosis: Diagnosis | None
     bits_per_byte: float | None
+    pair_bits_per_byte: float | None
     training: Training | None
     alternatives: tuple[Alternative, ...]
     needs: Needs
