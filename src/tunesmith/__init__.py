@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         list_jobs,
         plan,
         submit_job,
+        sweep,
         train,
         watch_job,
     )
@@ -55,6 +56,7 @@ __all__ = [
     "serve",
     "split",
     "submit_job",
+    "sweep",
     "train",
     "watch_job",
 ]

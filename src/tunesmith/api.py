@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tunesmith.training.bench import BenchResult
     from tunesmith.training.events import Event
     from tunesmith.training.run import RunResult, TrainObserver
+    from tunesmith.training.sweep import SweepResult
 
 
 def check(
@@ -171,6 +172,28 @@ def train(
     _keep(run.check, findings)
     _keep(run.plan, expected)
     _write_pages(run)
+    return result
+
+
+def sweep(spec: RunSpec | str | Path, *, trials: int = 12, tell: Callable[[str], None] = print) -> SweepResult:
+    """Train `spec` at several learning rates, epochs and ranks until there are `trials` runs; keep the best of them.
+
+    Choosing is Optuna's, by validation loss, and trials that lag are given up. Everything is in the folder
+    `OUTPUT-sweep`: a sweep that was stopped goes on there. `tell` hears of each trial's end.
+    Raises as `train` does, and MissingDependencyError without the extra `sweep`.
+    """
+    from tunesmith.training.sweep import sweep as run_sweep
+
+    if not isinstance(spec, RunSpec):
+        spec = load_spec(Path(spec))
+    findings = check([spec.data.train])
+    expected = plan(spec.data.train, spec.model)
+    result = run_sweep(spec, trials=trials, tell=tell)
+    if result.run is not None:
+        best = RunFolder(Path(result.run))
+        _keep(best.check, findings)
+        _keep(best.plan, expected)
+        _write_pages(best)
     return result
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "advise": ("tunesmith.cli.advise", "Should this be fine-tuned: prompt, few-shot and retrieval measured first."),
     "plan": ("tunesmith.cli.plan", "Memory, cost and hyperparameters for a data set and a model."),
     "train": ("tunesmith.cli.train", "Fine-tune as a run spec says."),
+    "sweep": ("tunesmith.cli.sweep", "Learning rate, epochs and rank by trial: the lowest validation loss wins."),
     "evaluate": ("tunesmith.cli.evaluate", "Tuned against base on held-out rows, with intervals and verdicts."),
     "compare": ("tunesmith.cli.compare", "People judge base against tuned, blind and side by side, on a local page."),
     "eject": ("tunesmith.cli.eject", "Print a run as a plain TRL/PEFT script."),
