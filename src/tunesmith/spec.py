@@ -212,6 +212,7 @@ class TrainingSpec(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: Literal["auto", "on", "off"] = Field("auto", description="auto: where memory asks for it")
     sharding: Literal["auto", "none", "fsdp"] = Field("auto", description="of `full` parameters over several processes")
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     eval_every: Positive | None = Field(None, description="steps between evaluations; null: each epoch, at least 4")
@@ -260,6 +261,11 @@ class RunSpec(_Section):
             raise ValueError(
                 "training.sharding: fsdp is for adapter.kind full with sft, reward, or dpo but kto; elsewhere every "
                 "process holds the model, so use auto or none"
+            )
+        if self.training.activation_checkpointing == "on" and adapter.kind == "prefix":
+            raise ValueError(
+                "training.activation_checkpointing: on forgets the keys and values that adapter.kind prefix learns; "
+                "use auto or off"
             )
         if online and adapter.rewrites_base:
             raise ValueError(

@@ -1,8 +1,13 @@
 """Batched greedy generation says what the model says alone."""
 
+import copy
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -114,3 +119,18 @@ def test_sampling_settings_of_the_model_are_not_applied(
 
 def test_no_prompts_give_no_replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     assert generate(model, tokenizer, [], max_new_tokens=8) == []
+
+
+def test_a_soft_prompt_stands_right_before_each_prompt_whatever_else_is_in_the_batch(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    soft: Any = get_peft_model(
+        copy.deepcopy(model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    ).eval()
+    torch.nn.init.normal_(soft.prompt_encoder["default"].embedding.weight)
+    prompts = [*some_prompts(6), *some_prompts(6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = generate(soft, tokenizer, prompts, max_new_tokens=8)
+        alone = [generate(soft, tokenizer, [prompt], max_new_tokens=8)[0] for prompt in prompts]
+    assert together == alone

@@ -34,6 +34,7 @@ from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
 from tunesmith.training.precision import use_bf16
+from tunesmith.training.recompute import wants_checkpointing
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
 from tunesmith.training.sharding import shard, wants_sharding, whole_state
@@ -159,6 +160,9 @@ def _train(
     if needs_reference(spec):
         data = with_reference(data, model, spec.adapter, bf16=bf16)
     objective = make_objective(spec, model, tokenizer)
+    longest = max((*data.train, *data.validation), key=lambda example: max(len(row.tokens) for row in example.rows))
+    if wants_checkpointing(spec, longest, device=device, bf16=bf16):
+        model.activation_checkpointing_enable()
     if wants_sharding(spec):
         shard(model)
     learning = learning_module(objective, model)

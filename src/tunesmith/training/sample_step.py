@@ -51,7 +51,7 @@ def build_learner(config: dict[str, Any], method: Method, work: Workload) -> Lea
     """
     model = attach(_build_base(config, method, work), _adapter(method, work)).train()
     if work.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable()
     return Learner(model, _build_base(config, method, work) if method == "ppo" else None)
 
 

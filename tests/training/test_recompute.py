@@ -1,0 +1,67 @@
+"""Activation checkpointing: the same loss and gradients, and only where the plan says that memory asks for it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_train import make_spec, read_events
+from transformers.models.llama.modeling_llama import LlamaAttention
+
+from tunesmith.dataset.render import Renderer
+from tunesmith.errors import SpecError
+from tunesmith.models.load import load_tokenizer
+from tunesmith.planning.memory import Workload, estimate
+from tunesmith.planning.shapes import load_shape
+from tunesmith.training.data import prepare_data
+from tunesmith.training.events import StepEvent
+from tunesmith.training.recompute import device_bytes, wants_checkpointing
+from tunesmith.training.run import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("adapter", [{"kind": "lora", "dropout": 0.1}, {"kind": "full"}, {"kind": "prompt"}])
+def test_computing_activations_again_changes_no_loss_and_no_gradient(
+    adapter: dict[str, object], tickets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    attend = LlamaAttention.forward
+
+    def counted(self: LlamaAttention, *arguments: Any, **options: Any) -> Any:
+        calls.append(how)
+        return attend(self, *arguments, **options)
+
+    monkeypatch.setattr(LlamaAttention, "forward", counted)
+    curves = []
+    for how in ("off", "on"):
+        training = {"steps": 3, "epochs": None, "eval_every": 3, "activation_checkpointing": how}
+        run = train(make_spec(tickets, tmp_path / how, adapter=adapter, training=training)).run
+        steps = [event for event in read_events(run) if isinstance(event, StepEvent)]
+        curves.append([(event.loss, event.grad_norm) for event in steps])
+    for without, again in zip(*curves, strict=True):
+        assert again == pytest.approx(without, rel=1e-6)
+    assert calls.count("on") > calls.count("off")
+
+
+def test_auto_checkpoints_when_the_longest_example_does_not_fit_by_itself(
+    tickets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = make_spec(tickets, tmp_path / "run")
+    data = prepare_data(spec, Renderer(load_tokenizer("embedded")))
+    longest = max(data.train, key=lambda row: len(row.rows[0].tokens))
+    work = Workload(1, len(longest.rows[0].tokens), precision="fp32", rank=spec.adapter.r)
+    needed = estimate(load_shape("embedded"), "lora", work).total
+    assert not wants_checkpointing(spec, longest, device=CPU, bf16=False, available=needed)
+    with caplog.at_level(logging.WARNING):
+        assert wants_checkpointing(spec, longest, device=CPU, bf16=False, available=needed - 1)
+    assert "computed again in the backward pass" in caplog.text
+    assert device_bytes(CPU) > needed
+    off = make_spec(tickets, tmp_path / "run", training={"activation_checkpointing": "off"})
+    assert not wants_checkpointing(off, longest, device=CPU, bf16=False, available=0)
+
+
+def test_a_learned_prefix_cannot_be_computed_again() -> None:
+    with pytest.raises(SpecError, match=r"activation_checkpointing: on forgets the keys and values"):
+        make_spec(Path("x.jsonl"), Path("run"), adapter={"kind": "prefix"}, training={"activation_checkpointing": "on"})
