@@ -105,9 +105,12 @@ class JsonGuide:
 
     def _close(self, ending: str) -> list[int] | None:
         """The tokens of `ending` and the brackets after it; None where they do not fit."""
-        matcher = self._matcher.deep_copy()
         tokens: list[int] = self._tokens.tokenize_str(ending)
-        if not matcher.consume_tokens(tokens):
+        if not _fits(self._matcher, tokens):  # much cheaper than a copy, and most do not fit
+            return None
+        matcher = self._matcher.deep_copy()
+        matcher.consume_tokens(tokens)
+        if _fits(matcher, self._tokens.tokenize_str("a")):  # inside a text, which brackets never end
             return None
         while not matcher.is_accepting():
             bracket = next((c for c in "}]" if _consumes(matcher, self._tokens.tokenize_str(c))), None)
@@ -117,8 +120,12 @@ class JsonGuide:
         return tokens
 
 
+def _fits(matcher: LLMatcher, tokens: list[int]) -> bool:
+    return matcher.validate_tokens(tokens) == len(tokens)
+
+
 def _consumes(matcher: LLMatcher, tokens: list[int]) -> bool:
-    return matcher.validate_tokens(tokens) == len(tokens) and matcher.consume_tokens(tokens)
+    return _fits(matcher, tokens) and matcher.consume_tokens(tokens)
 
 
 def json_tokens(tokenizer: "PreTrainedTokenizerBase", vocabulary: int, ends: "Sequence[int]") -> LLTokenizer:

@@ -25,6 +25,9 @@ from tunesmith.server.workflow import JobRunner
 FIRST_OWNER = "default"
 """Whose key is made when a server starts without any."""
 
+KEEP_ALIVE_SECONDS = 60
+"""How long an idle connection stays: longer than clients keep theirs (httpx: 5 s), so none is cut as it is used again."""
+
 SHUTDOWN_SECONDS = 10
 """How long open requests may still take after SIGTERM."""
 
@@ -70,6 +73,7 @@ def serve(settings: ServerSettings, announce: Callable[[str, str | None], None] 
                 create_app(service),
                 log_config=None,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
