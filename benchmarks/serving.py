@@ -80,7 +80,7 @@ def report(rates: dict[str, float], model: str, options: argparse.Namespace) -> 
     }
     print("# The server under load\n")
     print(f"`python benchmarks/serving.py --clients {options.clients} --requests {options.requests}`: ", end="")
-    print(f"model `{model}`, {options.tokens} tokens a reply, median of {options.rounds} rounds, one torch thread, ")
+    print(f"model `{model}`, {options.tokens} tokens a reply, median of {options.rounds} rounds, one torch thread,")
     print(f"{len(os.sched_getaffinity(0))} cores, load average at the end {os.getloadavg()[0]:.1f}.\n")
     print("| one after the other, or at once | requests/s | tokens/s | against `generate` |")
     print("| --- | ---: | ---: | ---: |")

@@ -73,3 +73,17 @@ def test_a_database_that_does_not_answer_is_unhealthy(make_app: MakeApp, monkeyp
 )
 def test_a_model_is_served_under_the_name_it_is_given(text: str, expected: tuple[str, str]) -> None:
     assert parse_model(text) == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/files?purpose=%00", "/v1/fine_tuning/jobs?metadata[a]=%00", "/v1/files?after=%00"]
+)
+def test_the_character_0_which_postgresql_does_not_have_is_refused(make_app: MakeApp, path: str) -> None:
+    answer = make_app().get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+
+
+def test_metadata_without_the_character_0_only(make_app: MakeApp) -> None:
+    body = {"model": "embedded", "training_file": "file-x", "metadata": {"team": "a\0b"}}
+    answer = make_app().post("/v1/fine_tuning/jobs", json=body)
+    assert answer.json()["error"]["param"] == "metadata.team"

@@ -97,7 +97,9 @@ class _Envelope:
 
         limit = self._body_limit(scope)
         try:
-            if int(Headers(scope=scope).get("content-length") or 0) > limit:
+            if b"%00" in scope["query_string"]:
+                await errors.error_response(_no_text())(scope, receive, send_wrapped)
+            elif int(Headers(scope=scope).get("content-length") or 0) > limit:
                 await errors.error_response(_too_large(limit))(scope, receive, send_wrapped)
             else:
                 await self._app(scope, _limited(receive, limit), send_wrapped)
@@ -154,6 +156,11 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return wrapped
+
+
+def _no_text() -> RequestError:
+    """PostgreSQL has no character 0, so nothing that is looked for can have it."""
+    return RequestError("The query holds the character 0", code="invalid_value")
 
 
 def _too_large(limit: int) -> RequestError:

@@ -26,7 +26,7 @@ FIRST_OWNER = "default"
 """Whose key is made when a server starts without any."""
 
 KEEP_ALIVE_SECONDS = 60
-"""How long an idle connection stays: longer than clients keep theirs (httpx: 5 s), so none is cut as it is used again."""
+"""How long an idle connection stays: longer than clients keep theirs (httpx: 5 s), or they would meet it closing."""
 
 SHUTDOWN_SECONDS = 10
 """How long open requests may still take after SIGTERM."""

@@ -18,6 +18,12 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 
 Auto = Literal["auto"]
 
+_TEXT = r"^[^\x00]*$"
+"""PostgreSQL cannot look into JSON that holds the character 0."""
+
+MetadataKey = Annotated[str, Field(max_length=64, pattern=_TEXT)]
+MetadataValue = Annotated[str, Field(max_length=512, pattern=_TEXT)]
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -82,9 +88,7 @@ class JobBody(_Body):
     hyperparameters: Hyperparameters | None = Field(None, description="OpenAI's older place for them")
     suffix: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
-        None, max_length=16
-    )
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16)
     integrations: list[dict[str, Any]] | None = None
 
 
