@@ -125,15 +125,27 @@ def plan(
     gpu: str | None = None,
     exact: bool = False,
     prices: str | Path | None = None,
+    budget: float | None = None,
+    monthly_calls: int | None = None,
+    larger: str | None = None,
 ) -> Plan:
     """Memory per method, cost per provider and hyperparameters for fine-tuning `model` on `data`.
 
     `exact` also traces a training step on fake tensors, in seconds to minutes; `prices` is a price table of one's own.
+    `budget` is in dollars for training; `monthly_calls` and `larger`, a hosted or open model, are for the break-even.
     """
     from tunesmith.dataset.read import load
     from tunesmith.planning.plan import make_plan
 
-    made = make_plan(load(data), model, gpu=gpu, prices=None if prices is None else Path(prices))
+    made = make_plan(
+        load(data),
+        model,
+        gpu=gpu,
+        prices=None if prices is None else Path(prices),
+        budget=budget,
+        monthly_calls=monthly_calls,
+        larger=larger,
+    )
     if exact:
         from tunesmith.training.memory_trace import with_traced_peaks
 

@@ -20,18 +20,38 @@ from tunesmith.spec import dump_spec
 @click.option("--write", "spec_file", metavar="RUN.YAML", help="Write the run spec that follows the plan.")
 @click.option("--exact", is_flag=True, help="Also trace a training step, without weights; takes up to minutes.")
 @click.option("--prices", metavar="TOML", help="Your own prices, over the built-in table.")
+@click.option("--budget", type=float, metavar="USD", help="Dollars there are for training.")
+@click.option("--monthly-calls", type=int, help="Calls to answer in a month, for their total.")
+@click.option("--larger", metavar="MODEL", help="The model to ask instead, hosted or open, for the break-even.")
+@click.option("--html", "page", metavar="PAGE.HTML", help="Write the plan as a page, with its plots.")
 @json_option
 def command(
-    data: str, model: str, gpu: str | None, spec_file: str | None, exact: bool, prices: str | None, as_json: bool
+    data: str,
+    model: str,
+    gpu: str | None,
+    spec_file: str | None,
+    exact: bool,
+    prices: str | None,
+    budget: float | None,
+    monthly_calls: int | None,
+    larger: str | None,
+    page: str | None,
+    as_json: bool,
 ) -> None:
     """Say what fine-tuning MODEL on DATA needs: memory per method, cost, hyperparameters with their reasons.
 
     \b
     Example:  tunesmith plan tickets.jsonl --model embedded --write run.yaml
     """
-    plan = api.plan(data, model, gpu=gpu, exact=exact, prices=prices)
+    plan = api.plan(
+        data, model, gpu=gpu, exact=exact, prices=prices, budget=budget, monthly_calls=monthly_calls, larger=larger
+    )
     if spec_file is not None:
         write_spec(Path(spec_file), plan, data)
+    if page is not None:
+        from tunesmith.report.plan_page import write_plan_page
+
+        write_plan_page(plan, Path(page))
     if as_json:
         print_json(plan)
         return

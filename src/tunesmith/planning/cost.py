@@ -20,6 +20,10 @@ EFFICIENCY = 0.35
 """Share of a GPU's peak that fine-tuning on short rows reaches; large pretraining runs report 0.4 to 0.5."""
 
 
+SELF_HOSTED = "Self-hosted"
+"""The provider whose training costs a GPU's time and nothing else."""
+
+
 class Price(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of the table; None where a provider does not charge that way."""
 

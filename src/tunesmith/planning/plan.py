@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.planning.cost import Cost, costs, gpu_hours, load_prices, train_flops
+from tunesmith.errors import SpecError
+from tunesmith.planning.cost import SELF_HOSTED, Cost, costs, gpu_hours, load_prices, train_flops
 from tunesmith.planning.data_facts import DataFacts, measure
-from tunesmith.planning.figures import compact, size
+from tunesmith.planning.figures import compact, dollars, size
 from tunesmith.planning.gpus import Gpu, find_gpu, known_gpus
 from tunesmith.planning.hyperparameters import Hyperparameter, batch_size, derive, lora_rank, max_length
 from tunesmith.planning.memory import (
@@ -29,6 +30,7 @@ from tunesmith.planning.memory import (
     usable_bytes,
 )
 from tunesmith.planning.shapes import ModelShape, load_shape
+from tunesmith.planning.volume import Volume, plan_volume
 from tunesmith.spec import RunSpec, parse_spec
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
@@ -91,6 +93,8 @@ class Plan(Struct, frozen=True):
     hours: float | None
     costs: tuple[Cost, ...]
     warnings: tuple[str, ...]
+    volume: Volume | None = None
+    budget_usd: float | None = None
     work: Workload | None = None
     """What `memory` and `peak_bytes` are of, in the precision of the asked-for GPU."""
 
@@ -102,10 +106,14 @@ def make_plan(
     *,
     task: str | None = None,
     prices: Path | None = None,
+    budget: float | None = None,
+    monthly_calls: int | None = None,
+    larger: str | None = None,
 ) -> Plan:
     """Plan fine-tuning `model` (`embedded`, a folder or a hub id) on `rows`, on one `gpu` where it is named.
 
-    `task` sharpens the judgement of the data's size; `prices` is a price table of the user's own.
+    `task` sharpens the judgement of the data's size; `prices` is a price table of the user's own; `budget` is in
+    dollars for training; `monthly_calls` and `larger`, the model to compare with, are for `Plan.volume`.
     Raises SpecError, DataError or ModelError, each saying how to mend it.
     """
     card = None if gpu is None else find_gpu(gpu)
@@ -131,6 +139,8 @@ def make_plan(
     epochs = int(_value(values, "training.epochs"))
     tokens = data.tokens * epochs
     cost_gpu = card or _cheapest(chosen)
+    found = () if cost_gpu is None else costs(table, shape, chosen.method, cost_gpu, tokens, data.median)
+    own_usd = next((cost.training_usd for cost in found if cost.provider == SELF_HOSTED), None)
     return Plan(
         model=shape,
         data=data,
@@ -144,8 +154,10 @@ def make_plan(
         total_steps=-(-data.rows // batch_size(data.rows)) * epochs,
         cost_gpu=None if cost_gpu is None else cost_gpu.name,
         hours=None if cost_gpu is None else gpu_hours(train_flops(shape, chosen.method, tokens, data.median), cost_gpu),
-        costs=() if cost_gpu is None else costs(table, shape, chosen.method, cost_gpu, tokens, data.median),
-        warnings=_warnings(data, chosen),
+        costs=found,
+        warnings=(*_warnings(data, chosen), *_over_budget(found, budget, epochs)),
+        volume=plan_volume(shape, data, card, own_usd, larger=larger, monthly_calls=monthly_calls, prices=prices),
+        budget_usd=budget,
         work=_on(work, card),
     )
 
@@ -217,6 +229,23 @@ def _warnings(data: DataFacts, chosen: MethodPlan) -> tuple[str, ...]:
     if data.counted_by == "estimate":
         found.append("no tokenizer at hand for this model: tokens are estimated at four characters each")
     return tuple(found)
+
+
+def _over_budget(found: tuple[Cost, ...], budget: float | None, epochs: int) -> list[str]:
+    """What to say where training costs more than there is; nothing when some way to train is within it."""
+    known = [cost.training_usd for cost in found if cost.training_usd is not None]
+    if budget is None:
+        return []
+    if budget <= 0:
+        raise SpecError(f"--budget {budget:g}: dollars above 0")
+    if not known:
+        return ["--budget: what training costs is not known; name a --gpu with a price, or give your own --prices"]
+    if min(known) <= budget:
+        return []
+    least = min(known)
+    affordable = int(epochs * budget / least)
+    mend = f"train {affordable} of {epochs} epochs" if affordable else f"train on {budget / least:.0%} of the tokens"
+    return [f"training costs {dollars(least)} at the cheapest, above the budget of ${budget:,.2f}: {mend}"]
 
 
 def _value(values: tuple[Hyperparameter, ...], key: str) -> float:

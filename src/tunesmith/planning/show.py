@@ -6,6 +6,7 @@ from rich.text import Text
 
 from tunesmith.planning.figures import dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
+from tunesmith.planning.volume import Volume, Way
 
 RATING_STYLE = {"too few": "red", "minimum": "yellow", "good": "green", "excellent": "green"}
 
@@ -16,6 +17,8 @@ def show_plan(plan: Plan) -> RenderableType:
     parts += [_memory(plan), Text(), _hyperparameters(plan), Text()]
     if plan.costs:
         parts += [_costs(plan), Text()]
+    if plan.volume:
+        parts += [_volume(plan.volume), Text()]
     parts += [Text(f"! {warning}", style="yellow") for warning in plan.warnings]
     if not plan.warnings:
         parts.pop()
@@ -84,8 +87,47 @@ def _costs(plan: Plan) -> Group:
         inference = "GPU only"
         if cost.input_per_million_tokens is not None and cost.output_per_million_tokens is not None:
             inference = f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
-        table.add_row(cost.provider, cost.model, dollars(cost.training_usd), _hours(cost.hours), inference, cost.as_of)
-    return _titled(f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)", table)
+        over = plan.budget_usd is not None and cost.training_usd is not None and cost.training_usd > plan.budget_usd
+        training = Text(dollars(cost.training_usd), style="red" if over else "")
+        table.add_row(cost.provider, cost.model, training, _hours(cost.hours), inference, cost.as_of)
+    title = f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)"
+    if plan.budget_usd is not None:
+        title += f"; red is over the budget of ${plan.budget_usd:,.2f}"
+    return _titled(title, table)
+
+
+def _volume(volume: Volume) -> Group:
+    table = _table("Way to answer", "Once", "1,000 calls", "Prompt/reply", "Tuning pays from")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    if volume.monthly_calls is not None:
+        table.add_column("A month", justify="right")
+    for way in (volume.tuned, *volume.others):
+        pays = "" if way is volume.tuned else pays_from(way)
+        month = [] if volume.monthly_calls is None else [dollars(way.month_usd)]
+        tokens = f"{way.prompt_tokens:,}/{way.reply_tokens:,}"
+        table.add_row(
+            way.name,
+            dollars(way.once_usd) if way.once_usd else "-",
+            dollars(way.thousand_calls_usd),
+            tokens,
+            pays,
+            *month,
+        )
+    calls = "" if volume.monthly_calls is None else f"; {volume.monthly_calls:,} calls a month"
+    basis = Text(f"{volume.tuned.basis}; a GPU that idles costs the same.", style="dim")
+    return Group(_titled(f"Break-even{calls}", table), basis)
+
+
+def pays_from(way: Way) -> str:
+    """From which call on the tuned model is cheaper, in words."""
+    match way.break_even_calls:
+        case None:
+            return "never"
+        case 0:
+            return "the first call"
+        case calls:
+            return f"{calls:,} calls"
 
 
 def rows(count: int) -> str:

@@ -24,6 +24,7 @@ from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_ch
 from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
 from tunesmith.report.measures import measure_charts
 from tunesmith.report.pages import render, render_part
+from tunesmith.report.plan_page import break_even_chart
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec, range_warnings
@@ -92,7 +93,7 @@ def run_part(run: RunFolder) -> Markup:
 
 def plan_part(plan: Plan) -> Markup:
     """The section about a plan, for another page."""
-    return render_part("run.html.j2", "plan", plan=plan, methods=_methods(plan), used={})
+    return render_part("run.html.j2", "plan", plan=plan, methods=_methods(plan), used={}, break_even=_break_even(plan))
 
 
 def _values(data: RunData) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def _values(data: RunData) -> dict[str, Any]:
         "shown_advice": show_advice(data.advice) if data.advice else None,
         "plan": data.plan,
         "methods": _methods(data.plan) if data.plan else [],
+        "break_even": _break_even(data.plan),
         "used": _used(data.spec),
         "spec": dump_spec(data.spec),
         "warnings": _warnings(data),
@@ -208,6 +210,10 @@ def _methods(plan: Plan) -> list[ShownMethod]:
         )
         for method in plan.methods
     ]
+
+
+def _break_even(plan: Plan | None) -> Markup | None:
+    return break_even_chart(plan.volume) if plan and plan.volume else None
 
 
 def _used(spec: RunSpec) -> dict[str, float | str]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from tunesmith.planning.figures import compact, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES
+from tunesmith.planning.show import pays_from
 
 STATUS_WORDS = {
     "pass": "passed",
@@ -58,6 +59,7 @@ def _environment() -> Environment:
     environment.filters["compact"] = compact
     environment.filters["setting"] = number
     environment.filters["dollars"] = dollars
+    environment.filters["pays_from"] = pays_from
     environment.globals["method_names"] = METHOD_NAMES
     environment.globals["status_words"] = STATUS_WORDS
     environment.globals["status_marks"] = STATUS_MARKS
