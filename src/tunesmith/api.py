@@ -221,6 +221,7 @@ def evaluate(
     judge_model: str | None = None,
     run_code: bool = False,
     samples: int = 1,
+    harness: Sequence[str] = (),
 ) -> Evaluation:
     """Compare the tuned model with its base on held-out rows (or on `data`); rewrites the run's report and card.
 
@@ -228,13 +229,14 @@ def evaluate(
     (by default the run's `advice.json`, where a copy is kept); `metrics` are
     `module:function`s of reply and reference, `bertscore` an encoder, `judge` the base URL of an OpenAI-compatible
     endpoint that serves `judge_model`. `run_code` runs replies against the tests that rows carry, `samples` of each.
+    `harness` are general tasks of lm-evaluation-harness, by name or as YAML files.
     """
     from tunesmith.evaluation.asked_metrics import Request
     from tunesmith.evaluation.evaluate import Options
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
     folder = open_run(run)
-    request = Request(tuple(metrics), bertscore, judge, judge_model, run_code)
+    request = Request(tuple(metrics), bertscore, judge, judge_model, run_code, tuple(harness))
     options = Options(
         None if prompt is None else str(prompt), None if advice is None else str(advice), samples, request
     )

@@ -23,15 +23,19 @@ from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison
 @click.option("--judge-model", metavar="NAME", help="The model that judges.")
 @click.option("--run-code", is_flag=True, help="Run replies against the tests that rows carry, in a sandbox (pass@k).")
 @click.option("--samples", default=1, show_default=True, help="Replies to each row for pass@k.")
+@click.option(
+    "--harness", metavar="TASKS", help="General tasks of lm-evaluation-harness: hellaswag,arc_easy or YAML files."
+)
 @json_option
-def command(run: str, as_json: bool, **options: Any) -> None:
+def command(run: str, as_json: bool, harness: str | None, **options: Any) -> None:
     """Compare a run's tuned model with its base (and its prompted base) on the same held-out rows.
 
     \b
     Example:  tunesmith evaluate runs/tickets
               tunesmith evaluate runs/tickets --prompt prompt.txt --metric my_metrics:politeness
     """
-    evaluation = api.evaluate(run, **options)
+    tasks = [] if harness is None else [name.strip() for name in harness.split(",") if name.strip()]
+    evaluation = api.evaluate(run, harness=tasks, **options)
     if as_json:
         print_json(evaluation)
         return

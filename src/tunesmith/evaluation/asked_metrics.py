@@ -14,6 +14,7 @@ from tunesmith.errors import SpecError
 from tunesmith.evaluation.bertscore import BertScore
 from tunesmith.evaluation.code_tests import pass_at_k, row_tests, solved
 from tunesmith.evaluation.comparison import Replies, Systems, compare_means, mean_comparison, share_comparison
+from tunesmith.evaluation.harness import Harness
 from tunesmith.evaluation.judge import Duel, Judge
 from tunesmith.evaluation.result import MetricComparison
 from tunesmith.evaluation.statistics import Values
@@ -25,17 +26,24 @@ KS = (1, 5, 10, 100)
 
 @dataclass(frozen=True)
 class Request:
-    """`metrics` are the person's own (`module:function`), `bertscore` an encoder, `judge` a base URL with its model."""
+    """`metrics` are the person's own (`module:function`), `bertscore` an encoder, `judge` a base URL with its model.
+
+    `harness` are general tasks of lm-evaluation-harness.
+    """
 
     metrics: tuple[str, ...] = ()
     bertscore: str | None = None
     judge: str | None = None
     judge_model: str | None = None
     run_code: bool = False
+    harness: tuple[str, ...] = ()
 
 
 class AskedMetrics:
-    """The metrics of a request, ready. Raises SpecError, ModelError or MissingDependencyError."""
+    """The metrics of a request, ready; `harness` are its general tasks.
+
+    Raises SpecError, ModelError or MissingDependencyError.
+    """
 
     def __init__(self, request: Request, samples: int = 1) -> None:
         if (request.judge is None) != (request.judge_model is None):
@@ -46,6 +54,7 @@ class AskedMetrics:
         self._judge = None
         if request.judge is not None and request.judge_model is not None:
             self._judge = Judge(request.judge, request.judge_model)
+        self.harness = Harness(request.harness) if request.harness else None
         self._bertscore = None if request.bertscore is None else BertScore(request.bertscore)
 
     def of_text(self, prompts: Sequence[str], references: Sequence[str], replies: Replies) -> list[MetricComparison]:

@@ -118,6 +118,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
             reply_tokens=reply_tokens(references),
             trained_reply_tokens=reply_tokens([reference(row) for row in trained]),
             samples=options.samples,
+            harness=asked_metrics.harness,
         ),
     )
     losses = _of_each(measured, lambda one: one.losses)
@@ -136,10 +137,16 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
         others = asked_metrics.of_text(prompts, references, replies)
         compared = [*coded, *compare_replies(task, replies, references), *overlap, *others]
         skipped = [*more, *missing]
+    tasks = (
+        []
+        if asked_metrics.harness is None
+        else asked_metrics.harness.compare(measured.base.tasks, measured.tuned.tasks)
+    )
     metrics_found = (
         *(_say_if_sampled(metric, len(answerable)) for metric in compared),
         *compare_system_losses(losses),
         *_general(measured),
+        *tasks,
     )
     evaluation = Evaluation(
         run=str(run.root),
@@ -147,7 +154,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
         rows=len(rows),
         task=("code" if compared and compared[0].name.startswith("pass@") else task) if asked else "plain text",
         metrics=metrics_found,
-        verdicts=_judge(run, spec, measured, metrics_found, rows, training, trained, references),
+        verdicts=_judge(run, spec, measured, metrics_found, tasks, rows, training, trained, references),
         samples=_samples(rows, asked, references, replies, headline_score(task)),
         seconds=time.monotonic() - started,
         prompt=None if recipe is None else recipe.instruction,
@@ -240,6 +247,7 @@ def _judge(
     spec: RunSpec,
     measured: Systems[Measured],
     found: tuple[MetricComparison, ...],
+    tasks: Sequence[MetricComparison],
     rows: Sequence[Conversation],
     training: Sequence[Conversation],
     trained: Sequence[Conversation],
@@ -254,6 +262,7 @@ def _judge(
             events=events,
             retention=by_name.get("general loss"),
             drift=by_name.get("drift"),
+            tasks=tasks,
             memory=_memory(measured.base, measured.tuned, trained, references),
             leak=_leak(training, rows),
             check=_check(run, spec),

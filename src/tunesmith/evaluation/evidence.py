@@ -43,13 +43,14 @@ class AdapterState:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything measured about a run; a part that does not apply to it is None."""
+    """Everything measured about a run; a part that does not apply to it is None. `tasks` are general ones."""
 
     headline: MetricComparison
     loss: MetricComparison
     events: Sequence[Event] = field(default_factory=tuple)
     retention: MetricComparison | None = None
     drift: MetricComparison | None = None
+    tasks: Sequence[MetricComparison] = ()
     memory: Memory | None = None
     leak: Leak | None = None
     check: CheckReport | None = None

@@ -5,7 +5,7 @@ model and its base are loaded one after the other, so memory holds one at a time
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from tunesmith.dataset.conversation import Conversation
@@ -13,6 +13,8 @@ from tunesmith.dataset.prompting import Examples, Recipe, asked_by
 from tunesmith.dataset.render import Rendered, Renderer
 from tunesmith.evaluation.comparison import Systems
 from tunesmith.evaluation.drift import Scored, general_prompts, self_replies
+from tunesmith.evaluation.harness import Harness
+from tunesmith.evaluation.statistics import Values
 from tunesmith.models.load import load_model, load_tuned
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
@@ -35,7 +37,7 @@ class Questions:
     """What is asked of every model: `rows` for their loss; `asked` for a reply, the first of `samples` being greedy.
 
     `trained` are rows it was trained on and `retention` general rows, both asked of base and tuned only. `recipe` is
-    how the prompted base is asked, with examples chosen from `examples`.
+    how the prompted base is asked, with examples chosen from `examples`; `harness` has general tasks.
     """
 
     rows: Sequence[Conversation]
@@ -47,13 +49,14 @@ class Questions:
     reply_tokens: int
     trained_reply_tokens: int
     samples: int = 1
+    harness: Harness | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
     """What one model scored and said; `sampled` holds every further reply to each of `asked`.
 
-    `drift` are the losses of the base's own replies to general prompts.
+    `drift` are the losses of the base's own replies to general prompts, `tasks` the scores on general tasks.
     """
 
     losses: "RowLosses"
@@ -63,6 +66,7 @@ class Measured:
     trained_replies: tuple[str, ...] = ()
     retention: "RowLosses | None" = None
     drift: "RowLosses | None" = None
+    tasks: dict[str, Values] = field(default_factory=dict)
 
 
 def measure(run: RunFolder, spec: RunSpec, tokenizer: "PreTrainedTokenizerBase", ask: Questions) -> Systems[Measured]:
@@ -107,6 +111,7 @@ class _Session:
             trained_replies=tuple(trained),
             retention=scored(self._render(ask.retention)),
             drift=scored(general),
+            tasks={} if ask.harness is None else ask.harness.scores(model, self.tokenizer),
         )
 
     def measure_prompted(self, model: "Model", recipe: Recipe) -> Measured:

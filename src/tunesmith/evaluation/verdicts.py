@@ -26,6 +26,9 @@ ALREADY_GOOD = 0.95
 FORGOTTEN = 0.10
 """Loss on general text this far above the base's, as a share of it, is forgetting, and twice as far is catastrophic."""
 
+SURE_P = 0.05
+"""Of the p-values, which are read beside the intervals only where there are several general tasks."""
+
 DRIFTED = 0.5
 """Nats per token from base to tuned on what the base says itself; twice as far is catastrophic."""
 
@@ -46,6 +49,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
         *judge_training(evidence.events),
         None if evidence.memory is None else judge_memory(evidence.memory),
         None if evidence.retention is None else judge_retention(evidence.retention),
+        None if not evidence.tasks else judge_tasks(evidence.tasks),
         None if evidence.drift is None else judge_drift(evidence.drift, evidence.retention),
         None if evidence.leak is None else judge_leak(evidence.leak),
         *([] if evidence.check is None else judge_data(evidence.check)),
@@ -149,6 +153,28 @@ def judge_retention(loss: MetricComparison) -> Verdict:
     return _forgot(
         status, f"The tuned model forgot: its loss on general text is {rise:.0%} higher than the base's.", evidence
     )
+
+
+def judge_tasks(tasks: Sequence[MetricComparison]) -> Verdict:
+    """Whether the tuned model is surely worse than its base on a general task; each further task is a further chance.
+
+    So with several tasks the p-value has to be smaller by as much (Bonferroni's correction).
+    """
+    told = "; ".join(f"{task.name} {_interval(task)}" for task in tasks)
+    worse = [
+        task
+        for task in tasks
+        if task.significant and not _improved(task, task.difference) and (task.p or 0.0) * len(tasks) < SURE_P
+    ]
+    if not worse:
+        return Verdict("forgetting", "good", "On general tasks it is not shown to be worse than its base.", told, "")
+    worst = max(worse, key=lambda task: abs(task.difference.value))
+    grave = worst.top == 1.0 and abs(worst.difference.value) >= FORGOTTEN
+    finding = (
+        f"The tuned model is worse on {len(worse)} of {len(tasks)} general tasks: {worst.name} went from "
+        f"{_shown(worst, worst.base.value)} to {_shown(worst, worst.tuned.value)}."
+    )
+    return _forgot("bad" if grave else "warn", finding, told)
 
 
 def judge_drift(drift: MetricComparison, retention: MetricComparison | None = None) -> Verdict:
