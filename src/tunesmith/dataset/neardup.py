@@ -48,14 +48,17 @@ TEMPLATE_SAMPLE = 500
 CHUNK = 128
 """Texts per unit of work: about a megabyte of shingles, which stays in the cache."""
 
+IN_PARTS_FROM = 1_000_000
+"""Hashes from which sorting all of them at once would take more memory than all else."""
+
 STARTS_AT_ONCE = 512
 """Chunks handed to the workers together, so that a large set's sketches do not queue up in memory."""
 
 PARALLEL_FROM = 20_000
 """Texts from which starting worker processes pays."""
 
-SHINGLE_SETS = 1_000
-"""Shingle sets kept while pairs are verified; pairs are ordered, so a text's pairs are near each other."""
+PAIRS_AT_ONCE = 100
+"""Pairs verified together: enough to share the work of making their shingles."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,52 +169,94 @@ def connected_components(size: int, pairs: DuplicatePairs) -> Integers:
 
 def _first_with_same(hashes: Integers) -> Integers:
     """For each hash the index of the first one equal to it."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    return first[inverse]
+    first = np.empty(len(hashes), np.int64)
+    # Sorting takes 40 bytes a hash, so many hashes are sorted a part at a time, told by their lowest bits.
+    parts = 16 if len(hashes) >= IN_PARTS_FROM else 1
+    for part in range(parts):
+        members = np.flatnonzero(hashes & (parts - 1) == part)
+        _, firsts, inverse = np.unique(hashes[members], return_index=True, return_inverse=True)
+        first[members] = members[firsts[inverse]]
+    return first
 
 
-def _shingles(texts: Sequence[str]) -> tuple[Hashes, Integers]:
-    """The shingles of all texts in one array, and where each text's begin and end in it, (texts + 1,).
+class _Template:
+    """The shingles that say nothing, and a table over 16 bits of their hashes, which passes nearly all others."""
+
+    def __init__(self, shingles: Hashes) -> None:
+        self._shingles = np.sort(shingles)  # so that those with the same bits stand together
+        tops = self._tops(self._shingles)
+        counts = np.bincount(tops, minlength=1 << 16)
+        self._suspects = counts > 0
+        self._first = np.cumsum(counts) - counts
+        self._most = int(counts.max())
+
+    def places_in(self, shingles: Hashes) -> Integers:
+        """Where in `shingles` the template's stand, in order."""
+        if not len(self._shingles):
+            return np.empty(0, np.int64)
+        tops = self._tops(shingles)
+        stopped = np.flatnonzero(self._suspects.take(tops))
+        values, first = shingles[stopped], self._first[tops[stopped]]
+        found = self._shingles[first] == values
+        for step in range(1, self._most):
+            found |= self._shingles.take(first + step, mode="clip") == values
+        return stopped[found]
+
+    @staticmethod
+    def _tops(shingles: Hashes) -> Integers:
+        return (shingles >> np.uint64(48)).view(np.int64)
+
+
+def _shingles(texts: Sequence[str], template: _Template) -> tuple[Hashes, Integers, NDArray[np.bool_]]:
+    """The shingles of all texts in one array, where each text's begin and end in it, (texts + 1,), and which are bare.
 
     A shingle starts at every byte of a text; those at its end are padded. Each is scrambled by a bijection, so equal
-    hashes are equal shingles.
+    hashes are equal shingles. Shingles of the template (and of the padding) are overwritten by another of the same
+    text, which leaves its set as if they were cut out and costs a third of that; a text that has no other is bare, and
+    what stands in its place means nothing.
     """
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     padding = bytes(SHINGLE_BYTES - 1)
     buffer = padding.join(encoded) + padding
-    starts = np.frombuffer(buffer, np.uint8) != 0
     windows = np.ndarray(len(buffer), "<u8", buffer + bytes(8), strides=(1,))
-    shingles = windows[starts] & np.uint64((1 << 8 * SHINGLE_BYTES) - 1)
+    shingles: Hashes = windows & np.uint64((1 << 8 * SHINGLE_BYTES) - 1)
     shingles *= np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: an odd factor, so nothing collides
     shingles ^= shingles >> np.uint64(32)
     offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    return shingles, offsets
+    np.cumsum([len(text) + len(padding) for text in encoded], out=offsets[1:])
+
+    removed = template.places_in(shingles)
+    begins, lengths = offsets[:-1], np.diff(offsets) - len(padding)
+    before = np.searchsorted(removed, begins)
+    counts = np.searchsorted(removed, begins + lengths) - before
+    # Among the removed, what runs on without a gap from a text's beginning has the same difference of place and rank.
+    run = np.searchsorted(removed - np.arange(len(removed)), begins - before, side="right") - before
+    another = shingles[np.minimum(begins + run, len(shingles) - 1)]
+    shingles[removed] = np.repeat(another, counts)
+    shingles[offsets[1:, None] - np.arange(1, SHINGLE_BYTES)] = another[:, None]
+    return shingles, offsets, counts == lengths
 
 
-def _template(texts: Sequence[str]) -> Hashes:
-    """The shingles that over `TEMPLATE_SHARE` of an evenly spaced sample of the texts contain, sorted."""
+def _shingle_sets(texts: Sequence[str], template: _Template) -> list[Hashes]:
+    """Each text's set of shingles without the template's, sorted."""
+    sets: list[Hashes] = []
+    for start in range(0, len(texts), CHUNK):
+        shingles, offsets, bare = _shingles(texts[start : start + CHUNK], template)
+        for begin, end, empty in zip(offsets[:-1].tolist(), offsets[1:].tolist(), bare.tolist(), strict=True):
+            sets.append(_sorted_set(shingles[begin : begin if empty else end]))
+    return sets
+
+
+def _template(texts: Sequence[str]) -> _Template:
+    """The shingles that over `TEMPLATE_SHARE` of an evenly spaced sample of the texts contain."""
+    none = _Template(np.empty(0, np.uint64))
     chosen = np.unique(np.linspace(0, max(len(texts) - 1, 0), TEMPLATE_SAMPLE).astype(np.int64)).tolist()
     sample = {normalize(texts[index]) for index in chosen} if len(texts) >= TEMPLATE_MINIMUM_TEXTS else set()
     if len(sample) < TEMPLATE_MINIMUM_TEXTS:
-        return np.empty(0, np.uint64)
-    sets = [_sorted_set(_shingles([text])[0]) for text in sample]
+        return none
+    sets = _shingle_sets(list(sample), none)
     shingles, counts = np.unique(np.concatenate(sets), return_counts=True)
-    return shingles[counts > TEMPLATE_SHARE * len(sets)]
-
-
-def _without_template(shingles: Hashes, offsets: Integers, template: Hashes) -> tuple[Hashes, Integers]:
-    if not len(template):
-        return shingles, offsets
-    # A table over 16 bits of the hash passes nearly all other shingles; only what it stops is looked up exactly.
-    suspects = np.zeros(1 << 16, np.bool_)
-    suspects[template >> np.uint64(48)] = True
-    stopped = np.flatnonzero(suspects[shingles >> np.uint64(48)])
-    places = np.minimum(np.searchsorted(template, shingles[stopped]), len(template) - 1)
-    removed = stopped[template[places] == shingles[stopped]]
-    keep = np.ones(len(shingles), np.bool_)
-    keep[removed] = False
-    return shingles[keep], offsets - np.searchsorted(removed, offsets)
+    return _Template(shingles[counts > TEMPLATE_SHARE * len(sets)])
 
 
 class _BandKeys:
@@ -233,7 +278,7 @@ class _BandKeys:
         return np.fromfile(self._file, np.uint32, self._texts)
 
 
-def _sketches(texts: Sequence[str], template: Hashes) -> tuple[Integers, _BandKeys]:
+def _sketches(texts: Sequence[str], template: _Template) -> tuple[Integers, _BandKeys]:
     """Each text's hash, (texts,), and its band keys; chance collisions of keys cost a verification, never a pair."""
     hashes = np.empty(len(texts), np.int64)
     keys = _BandKeys(len(texts))
@@ -244,7 +289,7 @@ def _sketches(texts: Sequence[str], template: Hashes) -> tuple[Integers, _BandKe
     return hashes, keys
 
 
-def _sketch_all(texts: Sequence[str], template: Hashes, starts: range) -> Iterator[tuple[Integers, NDArray[np.uint32]]]:
+def _sketch_all(texts: Sequence[str], template: _Template, starts: range) -> Iterator[tuple[Integers, NDArray[np.uint32]]]:
     """`_sketch` for each start, in order, on all cores when there is much to do."""
     # Forked workers see the texts without a copy being sent, and hash as this process does; where forking is not safe
     # one core does it all.
@@ -257,10 +302,10 @@ def _sketch_all(texts: Sequence[str], template: Hashes, starts: range) -> Iterat
             yield from pool.map(_sketch_shared, starts[first : first + STARTS_AT_ONCE], chunksize=16)
 
 
-def _sketch(texts: Sequence[str], template: Hashes, start: int) -> tuple[Integers, NDArray[np.uint32]]:
+def _sketch(texts: Sequence[str], template: _Template, start: int) -> tuple[Integers, NDArray[np.uint32]]:
     """The hashes, (chunk,), and band keys, (bands, chunk), of one chunk of texts."""
     normalized = [normalize(text) for text in texts[start : start + CHUNK]]
-    shingles, offsets = _without_template(*_shingles(normalized), template)
+    shingles, offsets, is_bare = _shingles(normalized, template)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         shingles, offsets.astype(np.uint64), BANDS * BAND_ROWS, seed=0
     )
@@ -268,15 +313,15 @@ def _sketch(texts: Sequence[str], template: Hashes, start: int) -> tuple[Integer
     signatures = minima.reshape(-1, BANDS, BAND_ROWS)
     bands: Hashes = (signatures * BAND_FACTORS).sum(axis=2) >> np.uint64(32)  # (chunk, bands)
     # A text of nothing but template has no evidence: keys of its own make it like (almost) no other.
-    bare = np.flatnonzero(np.diff(offsets) == 0)
+    bare = np.flatnonzero(is_bare)
     bands[bare] = (start + bare)[:, None]
     return np.fromiter(map(hash, normalized), np.int64), bands.T.astype(np.uint32)
 
 
-_shared: list[tuple[Sequence[str], Hashes]] = []
+_shared: list[tuple[Sequence[str], _Template]] = []
 
 
-def _share_with_worker(texts: Sequence[str], template: Hashes) -> None:
+def _share_with_worker(texts: Sequence[str], template: _Template) -> None:
     _shared[:] = [(texts, template)]
 
 
@@ -302,24 +347,19 @@ def _candidates(keys: _BandKeys, distinct: Integers) -> tuple[Integers, Integers
     return distinct[found // max(size, 1)], distinct[found % max(size, 1)]
 
 
-def _similarities(texts: Sequence[str], left: Integers, right: Integers, template: Hashes) -> NDArray[np.float64]:
-    """The Jaccard similarity of each pair's shingle sets; pairs must be sorted by `left`."""
+def _similarities(texts: Sequence[str], left: Integers, right: Integers, template: _Template) -> NDArray[np.float64]:
+    """The Jaccard similarity of each pair's shingle sets."""
     similarity = np.empty(len(left), np.float64)
-    sets: dict[int, Hashes] = {}
-
-    def shingle_set(index: int) -> Hashes:
-        if index not in sets:
-            shingles, _ = _without_template(*_shingles([normalize(texts[index])]), template)
-            sets[index] = _sorted_set(shingles)
-        return sets[index]
-
-    for pair, (one, other) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
-        if len(sets) > SHINGLE_SETS:
-            sets.clear()
-        a, b = shingle_set(one), shingle_set(other)
-        both = np.sort(np.concatenate([a, b]))
-        shared = int(np.count_nonzero(both[1:] == both[:-1]))
-        similarity[pair] = shared / max(len(a) + len(b) - shared, 1)
+    for start in range(0, len(left), PAIRS_AT_ONCE):
+        ones, others = left[start : start + PAIRS_AT_ONCE].tolist(), right[start : start + PAIRS_AT_ONCE].tolist()
+        indices = sorted({*ones, *others})
+        normalized = [normalize(texts[index]) for index in indices]
+        sets = dict(zip(indices, _shingle_sets(normalized, template), strict=True))
+        for pair, (one, other) in enumerate(zip(ones, others, strict=True), start):
+            a, b = sets[one], sets[other]
+            both = np.sort(np.concatenate([a, b]))
+            shared = int(np.count_nonzero(both[1:] == both[:-1]))
+            similarity[pair] = shared / max(len(a) + len(b) - shared, 1)
     return similarity
 
 
