@@ -289,7 +289,9 @@ def _sketches(texts: Sequence[str], template: _Template) -> tuple[Integers, _Ban
     return hashes, keys
 
 
-def _sketch_all(texts: Sequence[str], template: _Template, starts: range) -> Iterator[tuple[Integers, NDArray[np.uint32]]]:
+def _sketch_all(
+    texts: Sequence[str], template: _Template, starts: range
+) -> Iterator[tuple[Integers, NDArray[np.uint32]]]:
     """`_sketch` for each start, in order, on all cores when there is much to do."""
     # Forked workers see the texts without a copy being sent, and hash as this process does; where forking is not safe
     # one core does it all.

@@ -17,7 +17,8 @@ from tunesmith.quality.pii import validators
 class Rule:
     """One recognizable form: group `value` of `pattern` (or all of it) is the data if `valid` says so.
 
-    `words` and `digits` are the cheap test: some of these words (lower case) and at least so many digits must be near.
+    The cheap test: some of `words` (lower case) and of `signs`, at least so many `digits`, and where it is `lettered` a
+    digit beside a capital must be near.
     `shorten`: the pattern may run into the words or numbers that follow; cut at separators until it is valid.
     `personal`: so certain a form that it counts even after a word such as "order".
     """
@@ -26,7 +27,9 @@ class Rule:
     pattern: Pattern[str]
     valid: Callable[[str], bool] | None = None
     words: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
     digits: int = 0
+    lettered: bool = False
     shorten: bool = False
     personal: bool = True
     group: str | int = field(init=False)
@@ -167,6 +170,7 @@ NUMBERS = (
         "IBAN",
         re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
         validators.is_iban,
+        lettered=True,
         digits=6,
         shorten=True,
     ),
@@ -191,12 +195,14 @@ NUMBERS = (
     Rule(
         "UK_NINO",
         re.compile(r"\b(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)\d\d\1\d\d\1\d\d\1[A-D]\b"),
+        lettered=True,
         digits=6,
     ),
     Rule(
         "ES_ID",
         re.compile(r"(?<![\w-])(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"),
         validators.is_spanish_id,
+        lettered=True,
         digits=7,
     ),
     Rule(
@@ -210,6 +216,7 @@ NUMBERS = (
         "IT_FISCAL_CODE",
         re.compile(r"\b[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]\b"),
         validators.is_codice_fiscale,
+        lettered=True,
         digits=7,
     ),
     Rule(
@@ -220,8 +227,14 @@ NUMBERS = (
         personal=False,
     ),
     Rule("IN_AADHAAR", _after(_AADHAAR_WORDS, r"\d{12}"), validators.is_aadhaar, words=_AADHAAR_WORDS, digits=12),
-    Rule("IN_PAN", re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"), digits=4, personal=False),
-    Rule("BR_CPF", re.compile(r"(?<![\w.-])\d{3}\.\d{3}\.\d{3}-\d\d(?![\w-])"), validators.is_cpf, digits=11),
+    Rule("IN_PAN", re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"), lettered=True, digits=4, personal=False),
+    Rule(
+        "BR_CPF",
+        re.compile(r"(?<![\w.-])\d{3}\.\d{3}\.\d{3}-\d\d(?![\w-])"),
+        validators.is_cpf,
+        signs=(".",),
+        digits=11,
+    ),
     Rule("UK_NHS", _after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
     Rule("CA_SIN", _after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
     Rule(
@@ -236,8 +249,10 @@ NUMBERS = (
     Rule("DRIVING_LICENCE", _after(_LICENCE_WORDS, r"[A-Z]{1,5}-?\d[\dA-Z-]{4,14}"), words=_LICENCE_WORDS, digits=5),
     Rule(
         "PHONE",
-        re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d{1,3}(?:[ .\-/]{0,2}\(?\d{1,10}\)?){1,6}(?!\w)"),
+        # Runs of digits are taken whole (possessively): there are millions of ways to cut a long one into groups.
+        re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?!\w)"),
         lambda text: validators.is_international_phone(f"+{text[2:]}" if text.startswith("00") else text),
+        signs=("+", "00"),
         digits=7,
         shorten=True,
     ),
@@ -251,6 +266,7 @@ NUMBERS = (
         "PHONE",
         re.compile(r"(?<![\w.,:+/-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ ./-]{1,2}\d{2,8}){1,5}(?!\w)"),
         _is_trunk_phone,
+        signs=("0",),
         digits=8,
         shorten=True,
         personal=False,
