@@ -68,8 +68,7 @@ def is_mojibake(text: str) -> bool:
 
 def markup(row: Row, output: str) -> str | None:
     """Tags, entities, chat-template tokens, escapes or control characters in prose; code and JSON may hold them."""
-    suspect = "<" in output or "&" in output or "\\" in output or "template" in signs_in(output)
-    if not suspect and (output.isprintable() or not CONTROL_CHARACTERS.search(output)):
+    if not ("<" in output or "&" in output or "\\" in output or signs_in(output).keys() & {"template", "control"}):
         return None
     if output[0] in "{[" and parses(output):
         return None

@@ -5,6 +5,7 @@ the number of clusters follows from the data and one distance. Sampling bounds t
 the cost is that themes under about 0.1% of the rows are not seen.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -90,6 +91,7 @@ def diversity(profile: Profile) -> tuple[Finding, ...]:
 def _cluster(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[list[str]]]:
     """A cluster per text, numbered from 0, and each cluster's most telling words."""
     from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.sparse import csr_array
 
     vectors, names = _tf_idf(texts)
     if not len(names):  # no word at all, or none that not all texts share
@@ -98,10 +100,11 @@ def _cluster(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[list[str]]]:
     condensed = distances[np.triu_indices(len(texts), 1)]
     clusters = fcluster(linkage(condensed, "average"), SAME_THEME, "distance").astype(np.int64) - 1
     words = []
-    for cluster in range(clusters.max() + 1):
-        told = np.asarray(vectors[clusters == cluster].sum(axis=0)).ravel()
-        top = [index for index in np.argsort(-told)[:SHOWN_WORDS].tolist() if told[index] > 0]
-        words.append([names[index] for index in top] or ["no words"])
+    members = csr_array((np.ones(len(texts), np.float32), (clusters, np.arange(len(texts)))))  # (clusters, texts)
+    told = (members @ vectors).sorted_indices()  # what the words of each cluster weigh together, (clusters, words)
+    for begin, end in itertools.pairwise(told.indptr.tolist()):
+        top = begin + np.argsort(-told.data[begin:end], kind="stable")[:SHOWN_WORDS]
+        words.append([names[index] for index in told.indices[top].tolist()] or ["no words"])
     return clusters, words
 
 

@@ -142,6 +142,8 @@ def _telltale(row: Row) -> str | None:
 
 
 def _changing(row: Row) -> str | None:
+    if "volatile" not in signs_in(row.output):
+        return None
     # Numbers are found ten times faster than prices and dates; most texts have few.
     for number in NUMBER.finditer(row.output):
         around = row.output[max(number.start() - BEFORE_NUMBER, 0) : number.end() + AFTER_NUMBER]

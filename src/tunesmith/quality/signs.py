@@ -23,11 +23,16 @@ SIGNS: dict[str, tuple[str, ...]] = {
         "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
         "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
     ),
+    "volatile": (
+        "$", "€", "£", "¥", "usd", "eur", "gbp", "dollars", "euros", "19", "20", "version ",
+        *(f"v{digit}" for digit in range(10)),
+    ),
+    "control": tuple(map(chr, (*range(9), 11, 12, *range(14, 32), 127, 0x200B, 0xFEFF))),
 }  # fmt: skip
 """Rule → lower-case texts, one of which is in everything that the rule's pattern matches."""
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1_024)  # a batch: several checks look at its outputs, one check after another
 def signs_in(text: str) -> Mapping[str, tuple[int, int]]:
     """The rules with a sign in `text` and, in characters, where the first of them begins and the last one ends."""
     found: dict[str, tuple[int, int]] = {}

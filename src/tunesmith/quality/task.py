@@ -44,6 +44,12 @@ TONE = re.compile(
     r"persona|in the manner of|(say|write|speak|talk|answer|reply|respond|sound) (it |this |that )?(like|as) an?)\b",
     re.IGNORECASE,
 )
+TONE_SIGNS = (
+    "rewrit", "rephras", "paraphras", "reword", "style", "tone", "formal", "polite", "casual", "voice", "persona",
+    "in the manner", "like a", "as a",
+)  # fmt: skip
+"""One of them is in everything that `TONE` matches, in lower case."""
+
 WORD = re.compile(r"\w{3,}")
 
 
@@ -191,10 +197,10 @@ def _is_code(output: str) -> bool:
 
 
 def _asks_for_tone(row: Row) -> bool:
-    prompt = row.conversation.prompt
-    return any(
-        TONE.search(message.content, 0, COMPARED_CHARACTERS) for message in prompt if message.role != "assistant"
+    asked = (
+        message.content[:COMPARED_CHARACTERS] for message in row.conversation.prompt if message.role != "assistant"
     )
+    return any(any(sign in text.lower() for sign in TONE_SIGNS) and TONE.search(text) for text in asked)
 
 
 def _is_rewritten(row: Row) -> bool:
