@@ -1,0 +1,118 @@
+"""The cheap tests in front of the rules change what a check costs, never what it finds."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from benchmarks.planted_rows import DECOYS, PERSONAL, Writer
+
+from tunesmith.dataset import neardup
+from tunesmith.quality import blemishes, provenance, task
+from tunesmith.quality.pii import rules, scan
+from tunesmith.quality.signs import signs_in
+
+PIECES = (
+    "born 1990-01-02", "DOB: 1/2/90", "AB12", "ABCPE1234F", "+49 30 1234567", "passport X1234567", "2001:db8::1",
+    "café", "٣٤", "日本", "12.5", "order 4111111111111111", "token = abcdEFGH1234abcdEFGH1234", "\n", "-", "00", "(0",
+)  # fmt: skip
+
+
+def texts(count: int) -> list[str]:
+    random.seed(0)
+    writer = Writer(0)
+    made = []
+    for _ in range(count):
+        parts = [writer.text(8)]
+        for _ in range(random.randrange(5)):
+            make = random.choice([*PERSONAL.values(), *DECOYS, lambda _: random.choice(PIECES)])
+            parts.append(make(writer))
+        made.append(random.choice(["", " ", ". "]).join(parts))
+    return made
+
+
+def test_personal_data_is_found_as_if_every_rule_ran_over_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [[(span.kind, span.start, span.end) for span in scan.find_pii(text)] for text in texts(300)]
+
+    def all_rules(text: str, start: int, end: int) -> list[scan.PiiSpan]:
+        words_start = max(start - scan.WORDS_BEFORE, 0)
+        return [
+            span
+            for rule in rules.NUMBERS
+            for span in scan._apply(rule, text, words_start if rule.words else start, end)
+        ]
+
+    def all_keys(text: str) -> list[scan.PiiSpan]:
+        return [
+            span for rule in [*(rule for _, rule in rules.PREFIXED_KEYS), rules.ASSIGNED_KEY]
+            for span in scan._apply(rule, text)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(scan, "_numbers", all_rules)
+    monkeypatch.setattr(scan, "_keys", all_keys)
+    monkeypatch.setattr(scan, "_has_date", lambda runs: True)
+    monkeypatch.setattr(scan, "_has_dotted_quad", lambda text, runs: True)
+    plain = [[(span.kind, span.start, span.end) for span in scan.find_pii(text)] for text in texts(300)]
+
+    assert sum(map(len, plain)) > 150
+    assert found == plain
+
+
+def test_runs_of_digits_are_those_a_pattern_finds() -> None:
+    for text in texts(200):
+        plain = [match.span() for match in re.finditer("[0-9]+", text)]
+        assert scan._digit_runs(text, text.encode()) == plain
+
+
+def test_whatever_a_pattern_matches_holds_one_of_its_signs() -> None:
+    examples = {
+        "refusal": (
+            blemishes.REFUSAL,
+            ["as an ai language model", "i'm sorry, but i can't assist", "i won't engage in"],
+        ),
+        "template": (blemishes.TEMPLATE_TOKENS, ["<|im_end|>", "[/INST]", "### Response:", "Human: hi", "</s>"]),
+        "control": (blemishes.CONTROL_CHARACTERS, ["\x00", "a\x1bb", "\u200b", "\ufeffx", "\x7f"]),
+        "telltale": (provenance.TELLTALES, ["certainly! a", "i hope this helps", "it's worth noting", "here's a b"]),
+        "volatile": (
+            provenance.VOLATILE,
+            ["$5", "€ 3", "5 USD", "20 euros", "2024-01-02", "May 2021", "v1.2", "version 3.4.5", "As of 2023", "V2.0"],
+        ),
+    }
+    for rule, (pattern, matching) in examples.items():
+        for text in matching:
+            assert pattern.search(text), text
+            assert rule in signs_in(text), text
+    for prompt in (
+        "Rewrite this",
+        "in a polite voice",
+        "answer like a pirate",
+        "Reply as an expert",
+        "make it informal",
+    ):
+        assert task.TONE.search(prompt)
+        assert any(sign in prompt.lower() for sign in task.TONE_SIGNS)
+
+
+def test_shingles_overwritten_leave_the_set_that_cutting_them_out_leaves() -> None:
+    letters = random.Random(1)
+    made = ["", "ab", "help", "you are a helpful bot. "]
+    made += [
+        "you are a helpful bot. " + "".join(letters.choices("abc é日", k=letters.randrange(40))) for _ in range(40)
+    ]
+    none = neardup._Template(np.empty(0, np.uint64))
+    common = neardup._shingle_sets(["you are a helpful bot. "], none)[0][:15]
+
+    sets = neardup._shingle_sets(made, neardup._Template(common))
+
+    for text, found in zip(made, sets, strict=True):
+        plain = {tuple((text.encode() + bytes(4))[start : start + 5]) for start in range(len(text.encode()))}
+        whole = neardup._shingle_sets([text], none)[0]
+        assert len(whole) == len(plain)
+        assert found.tolist() == sorted(set(whole.tolist()) - set(common.tolist()))
+
+
+@pytest.mark.parametrize(
+    "number", ["+1234567890 1234567890 1234567890", "+" + "1234567890" * 8 + "x", "0012" * 30 + "a"]
+)
+def test_long_numbers_that_are_nothing_take_no_time(number: str) -> None:
+    assert [span.kind for span in scan.find_pii(f"call {number}!")] in ([], ["PHONE"])
