@@ -200,7 +200,8 @@ class _Template:
         found = self._shingles[first] == values
         for step in range(1, self._most):
             found |= self._shingles.take(first + step, mode="clip") == values
-        return stopped[found]
+        places: Integers = stopped[found]
+        return places
 
     @staticmethod
     def _tops(shingles: Hashes) -> Integers:
