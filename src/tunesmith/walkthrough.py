@@ -67,7 +67,7 @@ def demo(
 
     check = api.check([data])
     show("check", check)
-    advice = api.advise(data, "embedded", rows=ADVICE_ROWS)
+    advice = api.advise(data, "embedded", rows=ADVICE_ROWS, write=run.advice)
     show("advise", advice)
     plan = api.plan(data, "embedded")
     show("plan", plan)

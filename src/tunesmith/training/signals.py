@@ -14,7 +14,7 @@ from tunesmith.training.curves import LEAST_FOR_NOISE, Curves, noise, read_curve
 from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
 from tunesmith.training.reward_signals import judge_rewards, read_rewards
 
-RISE = 0.02
+RISE = 0.015
 """Validation loss this far above its minimum, as a share of it, has risen: the classic overfitting curve."""
 
 FLAT = 0.01
@@ -251,8 +251,11 @@ def _learned(curves: Curves) -> bool:
 
 
 def _evidence(curves: Curves) -> str:
-    trained = [curves.losses[0], *curves.training, curves.losses[-1]] if curves.losses else curves.training
-    told = f"training loss {trained[0]:.3f}, then {trained[-1]:.3f}" if trained else "no loss was logged"
+    told = "no loss was logged"
+    if curves.losses:
+        tenth = max(1, len(curves.losses) // 10)  # a step's own loss may be that of an epoch's last few rows
+        began, ended = float(np.mean(curves.losses[:tenth])), float(np.mean(curves.losses[-tenth:]))
+        told = f"training loss {began:.3f}, then {ended:.3f}"
     if not curves.steps:
         return told
     best = int(np.argmin(curves.validation))
