@@ -244,6 +244,7 @@ class RunSpec(_Section):
     adapter: AdapterSpec = AdapterSpec()
     objective: ObjectiveSpec = SftSpec()
     training: TrainingSpec = TrainingSpec()
+    engine: Literal["tunesmith", "trl"] = Field("tunesmith", description="trl: the same run by TRL, as the reference")
     output: str = Field(description="the run folder")
 
     @model_validator(mode="after")
@@ -257,6 +258,8 @@ class RunSpec(_Section):
         if self.data.replay is not None and not isinstance(self.objective, SftSpec):
             raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
         kto = isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto"
+        if self.engine == "trl" and isinstance(self.objective, PpoSpec | RlhfSpec):
+            raise ValueError(f"engine: trl has no {kind}: TRL has no PPO trainer any more; use engine: tunesmith")
         if self.training.sharding == "fsdp" and (adapter.kind != "full" or online or kto):
             raise ValueError(
                 "training.sharding: fsdp is for adapter.kind full with sft, reward, or dpo but kto; elsewhere every "

@@ -41,6 +41,15 @@ def eject(run: RunFolder) -> str:
     does not read.
     """
     spec = run.load_spec()
+    output = Path(f"{run.root.resolve()}-trl")
+    return trainer_script(run, spec, output=output) + "trainer.train()\ntrainer.save_model(OUTPUT)\n"
+
+
+def trainer_script(run: RunFolder, spec: RunSpec, *, output: Path, train_rows: int | None = None) -> str:
+    """The script up to where its `trainer` is made; of rows that are split already, the first `train_rows` train.
+
+    Raises as `eject` does.
+    """
     trainer, options, setup = _trainer(run, spec)
     rows = _rows(spec)
     module = "trl.experimental." + trainer.lower() if trainer in ("ORPO", "CPO") else "trl"
@@ -52,13 +61,13 @@ def eject(run: RunFolder) -> str:
         "",
         f"MODEL = {resolve_model(spec.model)!r}",
         f"DATA = {str(Path(spec.data.train).resolve())!r}",
-        f"OUTPUT = {str(run.root.resolve()) + '-trl'!r}",
+        f"OUTPUT = {str(output)!r}",
         "",
         *setup,
         *_model(spec),
         "",
         *rows,
-        *_held_out(spec),
+        *_held_out(spec, train_rows),
         *_replayed(spec),
         "",
         *_arguments(trainer, options, spec.training),
@@ -72,8 +81,6 @@ def eject(run: RunFolder) -> str:
         "    processing_class=tokenizer,",
         *([] if spec.adapter.kind == "full" else ["    peft_config=adapter,"]),
         ")",
-        "trainer.train()",
-        "trainer.save_model(OUTPUT)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -222,8 +229,10 @@ def _validates(spec: RunSpec) -> bool:
     return spec.data.eval is None and spec.data.holdout > 0
 
 
-def _held_out(spec: RunSpec) -> Iterator[str]:
-    if _validates(spec):
+def _held_out(spec: RunSpec, train_rows: int | None) -> Iterator[str]:
+    if _validates(spec) and train_rows is not None:
+        yield f"train, held_out = rows.select(range({train_rows})), rows.select(range({train_rows}, len(rows)))"
+    elif _validates(spec):
         yield f"parts = rows.train_test_split(test_size={spec.data.holdout}, seed={spec.training.seed})"
         yield "train, held_out = parts['train'], parts['test']"
     else:

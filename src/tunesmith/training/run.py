@@ -105,8 +105,12 @@ def train(spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None
     run = RunFolder(Path(spec.output))
     ranks.join()
     with ranks.agreeing():
-        _check_output(run, spec, resume=resume)
+        check_output(run, spec, resume=resume)
         must_have_trackers(spec.training.report_to)
+    if spec.engine == "trl":
+        from tunesmith.training.trl_engine import train_with_trl
+
+        return train_with_trl(run, spec, resume=resume, observer=observer)
     if isinstance(spec.objective, RlhfSpec):
         return _train_rlhf(run, spec, spec.objective, resume=resume, observer=observer)
     return _train(run, spec, kept=spec, resume=resume, observer=observer)
@@ -232,7 +236,8 @@ def _resumable(checkpoints: Checkpoints) -> Iterator[None]:
         raise StorageError(f"{error}; {kept}, go on with --resume") from error
 
 
-def _check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
+def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
+    """Raise RunError, SpecError or StorageError when the run can neither start nor go on in its folder."""
     if run.spec.exists() and not resume:
         raise RunError(f"output {run.root}: already holds a run; go on with --resume, or choose another output")
     if resume:
@@ -317,10 +322,10 @@ def _save_trained(
     state = whole_state(model)
     with ranks.agreeing():
         if ranks.is_main():
-            _write_trained(run, model, tokenizer, state, start)
+            write_trained(run, model, tokenizer, state, start)
 
 
-def _write_trained(
+def write_trained(
     run: RunFolder,
     model: "Model",
     tokenizer: "PreTrainedTokenizerBase",

@@ -1,0 +1,65 @@
+"""`engine: trl` leaves the same run folder, with TRL's numbers in it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import make_spec, read_events
+
+from tunesmith.errors import DataError, RunError, SpecError
+from tunesmith.models.load import load_reward_model, load_tuned
+from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent
+from tunesmith.training.run import train
+
+pytest.importorskip("trl")
+
+SETTINGS = {"steps": 3, "epochs": None, "batch_size": 4, "max_length": 96, "scheduler": "constant", "warmup": 0.0}
+
+
+def test_trl_trains_the_same_run_into_the_same_folder(tickets: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    own = train(make_spec(tickets, tmp_path / "own", training=SETTINGS)).run
+    result = train(make_spec(tickets, tmp_path / "run", engine="trl", training=SETTINGS), observer=seen.append)
+    run = result.run
+    assert seen == read_events(run)
+    assert isinstance(seen[0], StartEvent)
+    assert isinstance(seen[-1], EndEvent)
+    steps = [event for event in seen if isinstance(event, StepEvent)]
+    assert [event.step for event in steps] == [1, 2, 3]
+    assert result.steps == 3
+    assert all(event.tokens > 0 and event.seconds > 0 for event in steps)
+    assert run.holdout.read_bytes() == own.holdout.read_bytes()
+    assert run.load_spec().engine == "trl"
+    first = [event for event in read_events(own) if isinstance(event, StartEvent | StepEvent)]
+    assert isinstance(first[0], StartEvent)
+    assert seen[0].trainable_parameters == first[0].trainable_parameters
+    assert load_tuned(run, dtype=torch.float32) is not None
+    names = {path.name for path in (run.root / "adapter").iterdir()}
+    assert {path.name for path in (own.root / "adapter").iterdir()} == names
+    with pytest.raises(RunError, match="engine: trl is not resumed"):
+        train(run.load_spec(), resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dpo", "reward", "grpo"])
+def test_trl_trains_other_objectives(kind: str, pairs: Path, brevity: str, tmp_path: Path) -> None:
+    objective: dict[str, object] = {"kind": kind}
+    if kind == "grpo":
+        objective |= {"reward": brevity, "num_generations": 2, "max_completion_length": 4}
+    spec = make_spec(pairs, tmp_path / "run", engine="trl", objective=objective, training=SETTINGS | {"steps": 2})
+    run = train(spec).run
+    events = read_events(run)
+    assert [event.step for event in events if isinstance(event, StepEvent)] == [1, 2]
+    assert [event.step for event in events if isinstance(event, EvalEvent)]
+    load = load_reward_model if kind == "reward" else load_tuned
+    assert load(run, dtype=torch.float32) is not None
+
+
+def test_what_trl_cannot_do_is_refused_in_a_line(pairs: Path, brevity: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"engine: trl has no ppo: TRL has no PPO trainer any more"):
+        make_spec(pairs, tmp_path / "run", engine="trl", objective={"kind": "ppo", "reward": brevity})
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Say hi", "output": "hi"}\n' * 4)
+    with pytest.raises(DataError, match="TRL does not read alpaca rows"):
+        train(make_spec(rows, tmp_path / "run", engine="trl", data={"holdout": 0}, training=SETTINGS))
+    assert not (tmp_path / "run").exists()
