@@ -19,6 +19,7 @@ from torch import nn
 from tunesmith.errors import RunError, TrainingError
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
+from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
 from tunesmith.training.lanes import Lanes, OwnGradients, deal, possible_lanes
@@ -88,6 +89,8 @@ class Engine:
         self._sharded = is_sharded(model)
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         use_fast_lora(model)
+        if device.type == "cpu" and not self._sharded:
+            use_fast_layers(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
         smaller = self._planted and device.type == "cpu"

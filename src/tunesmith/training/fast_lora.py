@@ -2,10 +2,12 @@
 
 PEFT casts each layer's input to the adapter's fp32, autocast casts it back, and autograd keeps every copy; the sum
 W·x + s·B·A·x takes two more passes over the output. Here the small matrices are cast instead, their product is added
-into the frozen layer's output, and only the input and its rank-r image are kept for the backward pass.
+into the frozen layer's output, and only the input and its rank-r image are kept for the backward pass. Layers that
+read the same input share its image: their A matrices are one.
 Layers that are not plain LoRA on a plain frozen linear layer stay as they are.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,15 +21,18 @@ class FastLinear(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """W·x + s·B·A·x, in the precision of W."""
-        names = self.active_adapters
-        if args or kwargs or self.disable_adapters or self.merged or len(names) != 1 or not self._is_plain(names[0]):
+        if args or kwargs or self.plain_adapter() is None:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
-        (name,) = names
-        base = self.base_layer
-        small_in, small_out = self.lora_A[name].weight, self.lora_B[name].weight
-        output: Tensor = _LoraLinear.apply(x, base.weight, base.bias, small_in, small_out, self.scaling[name])  # type: ignore[no-untyped-call]
+        (output,) = project(x, (self,))
         return output
+
+    def plain_adapter(self) -> str | None:
+        """The one adapter that is on, if it is a plain one."""
+        names = self.active_adapters
+        if self.disable_adapters or self.merged or len(names) != 1 or not self._is_plain(names[0]):
+            return None
+        return str(names[0])
 
     def _is_plain(self, name: str) -> bool:
         dropout = self.lora_dropout[name] if name in self.lora_dropout else None  # noqa: SIM401  # no dict: it has no get
@@ -48,30 +53,64 @@ def use_fast_lora(model: nn.Module) -> None:
             module.__class__ = FastLinear
 
 
-class _LoraLinear(torch.autograd.Function):
+def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """What each of `layers` makes of the same `x`."""
+    plain = [(layer, name) for layer in layers if isinstance(layer, FastLinear) and (name := layer.plain_adapter())]
+    if len(plain) < len(layers) or len({layer.base_layer.weight.dtype for layer, _ in plain}) > 1:
+        return tuple(layer(x) for layer in layers)
+    matrices = []
+    for layer, name in plain:
+        base: Any = layer.base_layer
+        matrices += [base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight]
+    scalings = [layer.scaling[name] for layer, name in plain]
+    outputs: tuple[Tensor, ...] = _LoraLinears.apply(x, scalings, *matrices)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+class _LoraLinears(torch.autograd.Function):
+    """Takes weight, bias, A and B of each layer after the other."""
+
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, small_in: Tensor, small_out: Tensor, scaling: float
-    ) -> Tensor:
-        ctx.scaling, ctx.input, ctx.learns = scaling, (x.shape, x.dtype), small_in.dtype
+    def forward(ctx: Any, x: Tensor, scalings: list[float], *matrices: Tensor) -> tuple[Tensor, ...]:
+        weights, biases, small_ins, small_outs = (matrices[part::4] for part in range(4))
+        ctx.scalings, ctx.input, ctx.learns = scalings, (x.shape, x.dtype), small_ins[0].dtype
+        dtype = weights[0].dtype
         with torch.autocast(x.device.type, enabled=False):
-            rows = x.flatten(0, -2).to(weight.dtype)  # (tokens, in)
-            down = small_in.to(weight.dtype)  # (rank, in)
-            up = (small_out * scaling).to(weight.dtype)  # (out, rank)
-            image = rows @ down.t()  # (tokens, rank)
-            output = F.linear(rows, weight, bias).addmm_(image, up.t())
-        ctx.save_for_backward(rows, weight, image, down, up)
-        return output.view(*x.shape[:-1], -1)
+            rows = x.flatten(0, -2).to(dtype)  # (tokens, in)
+            down = torch.cat(small_ins).to(dtype)  # (all ranks, in)
+            ups = [(matrix * scaling).to(dtype) for matrix, scaling in zip(small_outs, scalings, strict=True)]
+            image = rows @ down.t()  # (tokens, all ranks)
+            outputs = [
+                F.linear(rows, weight, bias).addmm_(part, up.t())
+                for weight, bias, part, up in zip(weights, biases, _parts(image, ups), ups, strict=True)
+            ]
+        ctx.save_for_backward(rows, image, down, *weights, *ups)
+        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, image, down, up = ctx.saved_tensors
-        by_output = upstream[0].reshape(-1, upstream[0].shape[-1])  # (tokens, out)
-        by_image = by_output @ up  # (tokens, rank)
+        rows, image, down, *matrices = ctx.saved_tensors
+        weights, ups = matrices[: len(upstream)], matrices[len(upstream) :]
+        by_outputs = [gradient.reshape(-1, gradient.shape[-1]) for gradient in upstream]  # (tokens, out) each
+        by_image = torch.empty_like(image)
+        for by_output, up, part in zip(by_outputs, ups, _parts(by_image, ups), strict=True):
+            torch.mm(by_output, up, out=part)
         by_input = None
         if ctx.needs_input_grad[0]:
             shape, dtype = ctx.input
-            by_input = (by_output @ weight).addmm_(by_image, down).view(shape).to(dtype)
-        by_down = (by_image.t() @ rows).to(ctx.learns)
-        by_up = (image.t() @ by_output).t().to(ctx.learns).mul_(ctx.scaling)
-        return by_input, None, None, by_down, by_up, None
+            by_input = by_outputs[0] @ weights[0]
+            for by_output, weight in zip(by_outputs[1:], weights[1:], strict=True):
+                by_input.addmm_(by_output, weight)
+            by_input = by_input.addmm_(by_image, down).view(shape).to(dtype)
+        by_downs = torch.split((by_image.t() @ rows).to(ctx.learns), [up.shape[1] for up in ups])
+        by_ups = [
+            (part.t() @ by_output).t().to(ctx.learns).mul_(scaling)
+            for part, by_output, scaling in zip(_parts(image, ups), by_outputs, ctx.scalings, strict=True)
+        ]
+        by_matrices = [gradient for pair in zip(by_downs, by_ups, strict=True) for gradient in (None, None, *pair)]
+        return by_input, None, *by_matrices
+
+
+def _parts(image: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Each layer's columns of `image`."""
+    return torch.split(image, [up.shape[1] for up in ups], 1)
