@@ -85,5 +85,5 @@ def figure(value: float) -> str:
 
 def measure(value: float) -> str:
     """A measured value to the same number of decimals as others of its magnitude, so that columns line up."""
-    decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{decimals}f}".replace("-", MINUS)
