@@ -158,12 +158,15 @@ def train(
     *,
     resume: bool = False,
     processes: int = 1,
+    on: str = "local",
+    workers: int | None = None,
     observer: TrainObserver | None = None,
 ) -> RunResult:
     """Train as `spec` (a RunSpec or the path of its YAML) says, and leave the report and model card in the run folder.
 
     The checklist's report and the plan are made first and kept beside the run. `processes` train together on this
-    machine; under torchrun or `accelerate launch`, each process calls this, and the first writes and speaks.
+    machine; `on` a Ray cluster (`ray`), `workers` do. Under torchrun or `accelerate launch`, each process calls this,
+    and the first writes and speaks.
     Raises SpecError, DataError, ModelError, StorageError or TrainingError, each saying how to mend it.
     """
     from tunesmith.training.run import train as run_training
@@ -174,7 +177,11 @@ def train(
         return run_training(spec, resume=resume)
     findings = check([spec.data.train])
     expected = plan(spec.data.train, spec.model)
-    if processes == 1:
+    if on == "ray":
+        from tunesmith.training.on_ray import train_on_ray
+
+        result = train_on_ray(spec, workers=workers, resume=resume, observer=observer)
+    elif processes == 1:
         result = run_training(spec, resume=resume, observer=observer)
     else:
         from tunesmith.training.launch import train_in_processes
