@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -7,7 +9,7 @@ from rich.console import Console
 
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.errors import SpecError
-from tunesmith.planning.data_facts import RECOMMENDED_ROWS, measure, rate
+from tunesmith.planning.data_facts import RECOMMENDED_ROWS, TEMPLATE_TOKENS, _tiktoken_file, measure, rate
 from tunesmith.planning.plan import Plan, make_plan, plan_to_spec
 from tunesmith.planning.show import show_plan
 from tunesmith.spec import range_warnings
@@ -104,3 +106,21 @@ def test_planning_imports_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_openai_is_paid_by_its_own_tokens_where_tiktoken_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    rows = tickets(10)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
+    assert make_plan(rows, MODEL).data.openai_tokens is None  # nothing is cached, and nothing is asked of the network
+
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    _tiktoken_file().touch()
+    words = SimpleNamespace(encode_ordinary=str.split)
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: words)
+    plan = make_plan(rows, MODEL)
+    assert plan.data.openai_tokens == 10 * ((1 + TEMPLATE_TOKENS) + (3 + TEMPLATE_TOKENS) + (1 + TEMPLATE_TOKENS))
+    epochs = next(setting.value for setting in plan.hyperparameters if setting.key == "training.epochs")
+    assert plan.costs[0].training_usd == pytest.approx(3.0 * plan.data.openai_tokens * float(epochs) / 1e6)

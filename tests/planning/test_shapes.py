@@ -21,6 +21,13 @@ PUBLISHED = {
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
     "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
     "allenai/OLMo-2-1124-7B": 7_298_617_344,
+    "google/gemma-3-270m": 268_098_176,
+    "mistralai/Mistral-Nemo-Instruct-2407": 12_247_782_400,
+    "mistralai/Mistral-Small-24B-Instruct-2501": 23_572_403_200,
+    "microsoft/Phi-3-medium-4k-instruct": 13_960_238_080,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 1_100_048_384,
+    "openai/gpt-oss-20b": 20_914_757_184,
 }
 """Parameter counts of the published checkpoints' safetensors."""
 
@@ -28,6 +35,13 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_built_in_table_counts_as_many_parameters_as_were_published(name: str) -> None:
     assert load_shape(name).parameters == PUBLISHED[name]
+
+
+@pytest.mark.slow
+def test_every_model_of_the_table_is_counted_as_transformers_builds_it() -> None:
+    for name, config in known_models().items():
+        counted, built = shape_of(config, name), shape_by_building(dict(config), name)
+        assert (counted.parameters, counted.active_parameters) == (built.parameters, built.active_parameters), name
 
 
 def small(model_type: str, **changes: object) -> dict[str, object]:

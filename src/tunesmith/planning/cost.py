@@ -20,6 +20,9 @@ EFFICIENCY = 0.35
 """Share of a GPU's peak that fine-tuning on short rows reaches; large pretraining runs report 0.4 to 0.5."""
 
 
+OPENAI = "OpenAI"
+"""The provider that counts tokens by a tokenizer of its own."""
+
 SELF_HOSTED = "Self-hosted"
 """The provider whose training costs a GPU's time and nothing else."""
 
@@ -99,11 +102,24 @@ def gpu_hours(flops: float, gpu: Gpu) -> float:
 
 
 def costs(
-    prices: tuple[Price, ...], shape: ModelShape, method: Method, gpu: Gpu, tokens: int, length: float
+    prices: tuple[Price, ...],
+    shape: ModelShape,
+    method: Method,
+    gpu: Gpu,
+    tokens: int,
+    length: float,
+    *,
+    openai_tokens: int | None = None,
 ) -> tuple[Cost, ...]:
-    """What every row of the table makes of training on `tokens` in all (rows × epochs), self-hosted on `gpu`."""
+    """What every row of the table makes of training on `tokens` in all (rows × epochs), self-hosted on `gpu`.
+
+    `openai_tokens` are the same by OpenAI's tokenizer, where they are known.
+    """
     hours = gpu_hours(train_flops(shape, method, tokens, length), gpu)
-    return tuple(_cost(price, shape, gpu, tokens, hours) for price in prices)
+    return tuple(
+        _cost(price, shape, gpu, openai_tokens or tokens if price.provider == OPENAI else tokens, hours)
+        for price in prices
+    )
 
 
 def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float) -> Cost:

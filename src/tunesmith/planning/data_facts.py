@@ -5,7 +5,10 @@ rows; the chat template's own tokens are taken as ChatML's. Without a tokenizer 
 says so. `data check --model` counts exactly.
 """
 
+import hashlib
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,6 +29,9 @@ CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 5
 """Per message, as in ChatML: start, role, newline, end, newline."""
 
+OPENAI_ENCODING = "o200k_base"
+"""Of gpt-4o, gpt-4o-mini and gpt-4.1 (tiktoken's own table)."""
+
 RECOMMENDED_ROWS: dict[str, tuple[int, int, int]] = {
     "classification": (50, 500, 5_000),
     "extraction": (100, 1_000, 10_000),
@@ -42,7 +48,10 @@ Rating = Literal["too few", "minimum", "good", "excellent"]
 
 
 class DataFacts(Struct, frozen=True):
-    """Counts over all rows, lengths in tokens per row; `counted_by` says how far to trust them."""
+    """Counts over all rows, lengths in tokens per row; `counted_by` says how far to trust them.
+
+    `openai_tokens` are all tokens by OpenAI's own tokenizer, where tiktoken has it at hand.
+    """
 
     rows: int
     tokens: int
@@ -55,6 +64,7 @@ class DataFacts(Struct, frozen=True):
     task: str | None
     rating: Rating
     advice: str
+    openai_tokens: int | None = None
 
     @property
     def supervised_share(self) -> float:
@@ -90,6 +100,7 @@ def measure(rows: Sequence[Conversation], model: str, task: str | None = None) -
         task=task,
         rating=rating,
         advice=advice,
+        openai_tokens=None if (openai := _openai_tokens(texts)) is None else round(openai * scale),
     )
 
 
@@ -138,6 +149,28 @@ def _tokenized(texts: list[tuple[list[str], list[str]]], file: Path) -> np.ndarr
     flat = [text for parts in texts for part in parts for text in part]
     sizes = iter(len(encoding.ids) for encoding in tokenizer.encode_batch(flat, add_special_tokens=False))
     return np.array([[sum(next(sizes) + TEMPLATE_TOKENS for _ in part) for part in parts] for parts in texts])
+
+
+def _openai_tokens(texts: list[tuple[list[str], list[str]]]) -> int | None:
+    """Tokens by OpenAI's tokenizer; None where tiktoken or its file is missing: planning asks no network."""
+    if not _tiktoken_file().is_file():
+        return None
+    try:
+        import tiktoken
+    except ImportError:
+        return None
+    encoding = tiktoken.get_encoding(OPENAI_ENCODING)
+    return sum(
+        len(encoding.encode_ordinary(text)) + TEMPLATE_TOKENS for parts in texts for part in parts for text in part
+    )
+
+
+def _tiktoken_file() -> Path:
+    """Where tiktoken keeps the encoding once it was downloaded: under the hash of its address."""
+    address = f"https://openaipublic.blob.core.windows.net/encodings/{OPENAI_ENCODING}.tiktoken"
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    root = Path(folder) if folder else Path(tempfile.gettempdir()) / "data-gym-cache"
+    return root / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
 
 
 def _estimated(texts: list[tuple[list[str], list[str]]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

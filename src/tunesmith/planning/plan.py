@@ -139,7 +139,10 @@ def make_plan(
     epochs = int(_value(values, "training.epochs"))
     tokens = data.tokens * epochs
     cost_gpu = card or _cheapest(chosen)
-    found = () if cost_gpu is None else costs(table, shape, chosen.method, cost_gpu, tokens, data.median)
+    found: tuple[Cost, ...] = ()
+    if cost_gpu is not None:
+        openai_tokens = None if data.openai_tokens is None else data.openai_tokens * epochs
+        found = costs(table, shape, chosen.method, cost_gpu, tokens, data.median, openai_tokens=openai_tokens)
     own_usd = next((cost.training_usd for cost in found if cost.provider == SELF_HOSTED), None)
     return Plan(
         model=shape,

@@ -5,6 +5,7 @@ weights on torch's meta device, which costs the import of torch and a few second
 Hub ids of common models are answered from `models.toml`, so planning needs no network for them.
 """
 
+import difflib
 import json
 import tomllib
 from functools import cache
@@ -216,8 +217,10 @@ def _hub_config(ref: str) -> bytes:
         )
         answer.raise_for_status()
     except Exception as error:  # the HTTP library's errors share no base with the hub's
+        close = difflib.get_close_matches(bare_name(ref), known_models(), n=1, cutoff=0.8)
+        hint = f" (did you mean `{close[0]}`?)" if close else ""
         raise ModelError(
-            f"model {ref}: not in the built-in table or the hub's local cache, and the hub did not give its config; "
-            "check the name and the network, or give a model folder"
+            f"model {ref}: not in the built-in table{hint} or the hub's local cache, and the hub did not give its "
+            "config; check the name and the network, or give a model folder"
         ) from error
     return answer.content

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.planning.data_facts import OPENAI_ENCODING
 from tunesmith.planning.figures import dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
 from tunesmith.planning.volume import Volume, Way
@@ -93,7 +94,16 @@ def _costs(plan: Plan) -> Group:
     title = f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)"
     if plan.budget_usd is not None:
         title += f"; red is over the budget of ${plan.budget_usd:,.2f}"
-    return _titled(title, table)
+    return Group(_titled(title, table), Text(_openai_count(plan), style="dim"))
+
+
+def _openai_count(plan: Plan) -> str:
+    if plan.data.openai_tokens is not None:
+        return f"OpenAI counts {plan.data.openai_tokens:,} tokens an epoch ({OPENAI_ENCODING})."
+    return (
+        f"OpenAI's prices are reckoned by this model's tokens. For its own count: pip install 'tunesmith[tokens]' and "
+        f"once, with a network, python -c \"import tiktoken; tiktoken.get_encoding('{OPENAI_ENCODING}')\""
+    )
 
 
 def _volume(volume: Volume) -> Group:
