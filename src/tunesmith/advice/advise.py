@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.advice.approaches import alternatives, pitfall, would_change
 from tunesmith.advice.baselines import METRIC_NAMES, PASSAGES, Measured, Trial, gain, measure
-from tunesmith.advice.decision import TARGETS, Evidence, points, shown, walk
+from tunesmith.advice.decision import FEWEST_MEASURED, TARGETS, Evidence, points, shown, walk
 from tunesmith.advice.embeddings import Embeddings
 from tunesmith.advice.instruction import write_instruction
 from tunesmith.advice.knowledge import Diagnosis, Facts, diagnose, learn_facts
@@ -43,12 +43,24 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Asked:
-    """What the person asked for: see `tunesmith.api.advise`."""
+    """What the person asked for: see `tunesmith.api.advise`. Raises SpecError for what makes no sense."""
 
     rows: int = ROWS
     target: float | None = None
     needs: Needs = field(default_factory=Needs)
     prices: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows < FEWEST_MEASURED:
+            raise SpecError(f"--rows {self.rows}: fewer than {FEWEST_MEASURED} rows decide nothing; 100 is usual")
+        if self.target is not None and not 0 < self.target <= 1:
+            raise SpecError(f"--target {self.target:g}: give a share between 0 and 1, such as 0.9")
+        for flag, given in (
+            ("--latency-budget", self.needs.latency_budget),
+            ("--monthly-calls", self.needs.monthly_calls),
+        ):
+            if given is not None and given <= 0:
+                raise SpecError(f"{flag} {given:g}: give a number above 0, or leave it out")
 
 
 def advise(
@@ -65,13 +77,8 @@ def advise(
 
     `passages` are the documents' (see `read_passages`), which `embeddings` searches, too; `tell` hears of each way of
     asking before it starts.
-    Raises SpecError for a number of rows or a target that makes no sense.
     """
     started = time.monotonic()
-    if asked.rows < 1:
-        raise SpecError(f"--rows {asked.rows}: measure at least 1 row; 100 is usual")
-    if asked.target is not None and not 0 < asked.target <= 1:
-        raise SpecError(f"--target {asked.target:g}: give a share between 0 and 1, such as 0.9")
     answerable = [row for row in rows if reference(row)]
     notes = _left_out(rows, answerable)
     held_out, train = _hold_out(answerable, asked.rows)

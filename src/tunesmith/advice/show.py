@@ -62,9 +62,11 @@ def _training(advice: Advice) -> Text:
 
 
 def _alternatives(advice: Advice) -> Group:
-    table = _table("Approach", "Best when", "Cost", "Effort", "Latency", "Here")
+    table = _table("Approach, best when", "Cost, effort", "Latency", "Here")
+    table.columns[0].min_width = 34
     for row in advice.alternatives:
-        table.add_row(row.approach, row.best_when, row.cost, row.effort, row.latency_impact, _here(advice, row))
+        what = Text.assemble(row.approach, (f"\n{row.best_when}", "dim"))
+        table.add_row(what, f"{row.cost}, {row.effort}", row.latency_impact, _here(advice, row))
     return Group(Text("The alternatives", style="bold"), table)
 
 
@@ -73,7 +75,7 @@ def _here(advice: Advice, row: Alternative) -> str:
     if row.score is not None:
         told.append(points(row.score.value))
     if row.upfront_usd is not None:
-        told.append(f"{dollars(row.upfront_usd)} once, with people's time")
+        told.append(f"{dollars(row.upfront_usd)} once")
     if row.usd_per_thousand_calls is not None:
         calls = advice.needs.monthly_calls
         told.append(
