@@ -23,9 +23,10 @@ def test_what_cannot_be_measured_is_refused_at_once(options: dict, message: str)
 
 
 @pytest.mark.slow
-def test_both_engines_are_measured_on_the_same_rows() -> None:
+@pytest.mark.parametrize("case", ["full", "dpo"])
+def test_both_engines_are_measured_on_the_same_rows(case: str) -> None:
     pytest.importorskip("trl")
-    result = bench(against="trl", cases=["full"], steps=1, rounds=1, shape=TINY)
+    result = bench(against="trl", cases=[case], steps=1, rounds=1, shape=TINY)
     ours, theirs = result.lines
     assert (ours.engine, theirs.engine) == ("Tunesmith", "TRL, default settings")
     assert min(ours.tokens_per_second, theirs.tokens_per_second, ours.peak_bytes, theirs.peak_bytes) > 0

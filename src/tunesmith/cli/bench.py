@@ -9,7 +9,7 @@ from tunesmith.cli.output import console, json_option, print_json
 
 @click.command("bench")
 @click.option("--against", type=click.Choice(["trl"]), help="Run this library on the same rows, taking turns.")
-@click.option("--case", "cases", multiple=True, metavar="CASE", help="sft, shared or full; all when not given.")
+@click.option("--case", "cases", multiple=True, metavar="CASE", help="sft, shared, dpo or full; all when not given.")
 @click.option("--steps", default=2, show_default=True, type=click.IntRange(min=1), help="Measured steps of 16 rows.")
 @click.option(
     "--rounds", default=2, show_default=True, type=click.IntRange(min=1), help="Times each engine has a turn."

@@ -36,11 +36,15 @@ SHAPE = {
 
 
 class Work(Struct, frozen=True):
-    """Training steps for one engine. Rows are `shared` common tokens and then `shortest` to `longest` of their own."""
+    """Training steps for one engine. Rows are `shared` common tokens and then `shortest` to `longest` of their own.
+
+    With `dpo` each step has `batch_size` pairs: prompts and replies are then half as long as rows.
+    """
 
     engine: Literal["tunesmith", "trl"]
     model: str
     adapter: Literal["lora", "full"] = "lora"
+    objective: Literal["sft", "dpo"] = "sft"
     shared: int = 0
     shortest: int = 64
     longest: int = 512
@@ -93,9 +97,11 @@ class BenchResult(Struct, frozen=True):
 CASES: dict[str, dict[str, Any]] = {
     "sft": {},
     "shared": {"shared": 512, "shortest": 64, "longest": 128},
+    "dpo": {"objective": "dpo", "batch_size": 8},
     "full": {"adapter": "full"},
 }
-"""`sft`: rows of mixed lengths; `shared`: rows behind one 512-token system prompt; `full`: all parameters learn."""
+"""`sft`: rows of mixed lengths; `shared`: rows behind one 512-token system prompt; `dpo`: pairs, the reference's pass
+over them included; `full`: all parameters learn."""
 
 TRL_TUNED: dict[str, dict[str, Any]] = {
     "fp32": {"bf16": False, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
@@ -108,7 +114,9 @@ TRL_TUNED: dict[str, dict[str, Any]] = {
         "loss_type": "chunked_nll",
     },
 }
-"""What a person can turn on in TRL for speed on a CPU, each without checkpointing and with rows grouped by length."""
+"""What a person can turn on in TRL for speed on a CPU, each without checkpointing and with rows grouped by length.
+
+The other cases are compared with TRL's defaults only."""
 
 
 def bench(
@@ -175,8 +183,8 @@ def _write_model(folder: Path, shape: dict[str, Any]) -> dict[str, int]:
 
 def _trl(work: Work) -> dict[str, Work]:
     default = replace(work, engine="trl")
-    if work.adapter == "full":
-        return {"TRL, default settings": default}  # a case about memory: the default is what it is compared with
+    if work.adapter == "full" or work.objective == "dpo" or work.shared:
+        return {"TRL, default settings": default}
     tuned = {"gradient_checkpointing": False}
     return {"TRL, default settings": default} | {
         f"TRL, {name}, no checkpointing, grouped by length": replace(
@@ -212,7 +220,7 @@ def _line(case: str, name: str, measured: dict[str, list[Measured]], matrices: d
         tokens_per_second=statistics.median(_rate(run) for run in runs),
         seconds_per_step=statistics.median(seconds),
         peak_bytes=max(run.peak_bytes for run in runs),
-        ceiling_share=None if case == "full" else statistics.median(_share(run, matrices) for run in runs),
+        ceiling_share=None if case in ("full", "dpo") else statistics.median(_share(run, matrices) for run in runs),
         ceiling_flops=ceiling,
         times_faster=None if name == "Tunesmith" else statistics.median(ratios),
     )

@@ -8,14 +8,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 
-from tunesmith.training.batches import Row
+from tunesmith.training.batches import E, Example, Row
 from tunesmith.training.bench import RANK, Measured, Work
+from tunesmith.training.preference import Pair
 
 CEILING_SIZE = 2048
 CEILING_TRIES = 10
@@ -63,12 +65,33 @@ def make_rows(work: Work) -> list[Row]:
     return rows
 
 
-def _step(rows: Sequence[Row], work: Work, step: int) -> list[Row]:
-    return list(rows[step * work.batch_size : (step + 1) * work.batch_size])
+def make_pairs(work: Work) -> list[Pair]:
+    """Seeded random tokens: prompts, and two replies to each, all of `shortest` to `longest` tokens halved."""
+    numbers = np.random.default_rng(0)
+
+    def some() -> list[int]:
+        length = int(numbers.integers(work.shortest, work.longest + 1)) // 2
+        tokens: list[int] = numbers.integers(3, work.vocabulary, length).tolist()
+        return tokens
+
+    def row(prompt: list[int], reply: list[int]) -> Row:
+        return Row(np.array(prompt + reply, np.int32), np.arange(len(prompt) + len(reply)) >= len(prompt))
+
+    pairs = []
+    for _ in range(work.batch_size * (work.steps + 1)):
+        prompt = some()
+        pairs.append(Pair(row(prompt, some()), row(prompt, some())))
+    return pairs
 
 
-def _counts(rows: Sequence[Row], work: Work) -> tuple[list[int], list[int]]:
-    steps = [_step(rows, work, step) for step in range(1, work.steps + 1)]
+def _step(examples: Sequence[E], work: Work, step: int) -> list[E]:
+    return list(examples[step * work.batch_size : (step + 1) * work.batch_size])
+
+
+def _counts(examples: Sequence[Example], work: Work) -> tuple[list[int], list[int]]:
+    steps = [
+        [row for example in _step(examples, work, step) for row in example.rows] for step in range(1, work.steps + 1)
+    ]
     return [sum(len(row.tokens) for row in part) for part in steps], [
         sum(int(row.supervised[1:].sum()) for row in part) for part in steps
     ]
@@ -81,10 +104,12 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
     from tunesmith.models.load import load_model
     from tunesmith.spec import AdapterSpec
     from tunesmith.training.engine import Engine, make_optimizer
+    from tunesmith.training.objectives.dpo import Dpo
     from tunesmith.training.objectives.sft import Sft
     from tunesmith.training.precision import use_bf16
+    from tunesmith.training.reference import reference_logps
 
-    rows = make_rows(work)
+    examples: Sequence[Any] = make_pairs(work) if work.objective == "dpo" else make_rows(work)
     device = PartialState().device
     bf16 = use_bf16("auto", work.model, device)
     adapter = AdapterSpec(kind="full") if work.adapter == "full" else AdapterSpec(r=RANK, alpha=2 * RANK)
@@ -92,7 +117,7 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
     model = attach(load_model(work.model, dtype=dtype, device=device), adapter)
     engine = Engine(
         model,
-        Sft(model),
+        Dpo(model, loss_type="sigmoid", beta=0.1) if work.objective == "dpo" else Sft(model),
         make_optimizer(model, weight_decay=0.01),
         device=device,
         bf16=bf16,
@@ -102,27 +127,22 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
     seconds = []
     for step in range(work.steps + 1):
         started = time.perf_counter()
-        engine.step(_step(rows, work, step), step=step, learning_rate=1e-4)
+        part = _step(examples, work, step)
+        if work.objective == "dpo":
+            rows = [row for pair in part for row in pair.rows]
+            logps = reference_logps(model, adapter, rows, bf16=bf16).view(-1, 2).tolist()
+            part = [replace(pair, reference=tuple(known)) for pair, known in zip(part, logps, strict=True)]
+        engine.step(part, step=step, learning_rate=1e-4)
         seconds.append(time.perf_counter() - started)
-    return seconds[1:], *_counts(rows, work)
+    return seconds[1:], *_counts(examples, work)
 
 
 def _trl(work: Work) -> tuple[list[float], list[int], list[int]]:
     import datasets
     from peft import LoraConfig
     from transformers import AutoTokenizer, TrainerCallback
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
 
     datasets.disable_progress_bars()
-    rows = make_rows(work)
-    ordered = []
-    for step in range(work.steps + 1):
-        part = _step(rows, work, step)
-        by_length = sorted(part, key=lambda row: len(row.tokens))
-        ordered += by_length if work.group_by_length else part
-    labels = [np.where(row.supervised, row.tokens, -100).tolist() for row in ordered]
-    data = datasets.Dataset.from_dict({"input_ids": [row.tokens.tolist() for row in ordered], "labels": labels})
     times: list[float] = []
 
     class Clock(TrainerCallback):
@@ -132,8 +152,9 @@ def _trl(work: Work) -> tuple[list[float], list[int], list[int]]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
+    make_trainer, make_config, data, examples = _trl_pairs(work) if work.objective == "dpo" else _trl_rows(work)
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(
+        config = make_config(
             output_dir=folder,
             max_steps=work.steps + 1,
             gradient_accumulation_steps=work.batch_size // int(work.settings.get("per_device_train_batch_size", 8)),
@@ -146,17 +167,55 @@ def _trl(work: Work) -> tuple[list[float], list[int], list[int]]:
             disable_tqdm=True,
             **work.settings,
         )
-        trainer = SFTTrainer(
+        trainer = make_trainer(
             model=work.model,
             args=config,
-            train_dataset=data,
+            train_dataset=datasets.Dataset.from_dict(data),
             processing_class=AutoTokenizer.from_pretrained(work.model),
             peft_config=_lora(LoraConfig) if work.adapter == "lora" else None,
             callbacks=[Clock()],
         )
         trainer.train()
     seconds = [end - start for start, end in zip(times[::2], times[1::2], strict=True)]
-    return seconds[1:], *_counts(rows, work)
+    return seconds[1:], *_counts(examples, work)
+
+
+def _trl_rows(work: Work) -> tuple[Any, Any, dict[str, list[list[int]]], Sequence[Example]]:
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    rows = make_rows(work)
+    ordered = []
+    for step in range(work.steps + 1):
+        part = _step(rows, work, step)
+        by_length = sorted(part, key=lambda row: len(row.tokens))
+        ordered += by_length if work.group_by_length else part
+    labels = [np.where(row.supervised, row.tokens, -100).tolist() for row in ordered]
+    return SFTTrainer, SFTConfig, {"input_ids": [row.tokens.tolist() for row in ordered], "labels": labels}, rows
+
+
+def _trl_pairs(work: Work) -> tuple[Any, Any, dict[str, list[list[int]]], Sequence[Example]]:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    class Tokenized(DPOTrainer):
+        """The same tokens as ours: made of text, they would not be."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    pairs = make_pairs(work)
+
+    def part(row: Row, *, reply: bool) -> list[int]:
+        tokens: list[int] = row.tokens[row.supervised == reply].tolist()
+        return tokens
+
+    data = {
+        "prompt_ids": [part(pair.chosen, reply=False) for pair in pairs],
+        "chosen_ids": [part(pair.chosen, reply=True) for pair in pairs],
+        "rejected_ids": [part(pair.rejected, reply=True) for pair in pairs],
+    }
+    return Tokenized, DPOConfig, data, pairs
 
 
 def _lora(config: Any) -> Any:
