@@ -274,6 +274,7 @@ def compare(
     runs = [open_run(run), *map(open_run, others)]
     board = make_board(runs)
     store = Store(runs[0].human)
+    store.set_aside_outdated(board)
     if serve:
         from tunesmith.evaluation.human.serve import serve as serve_page
 

@@ -63,7 +63,8 @@ def _training(advice: Advice) -> Text:
 
 def _alternatives(advice: Advice) -> Group:
     table = _table("Approach, best when", "Cost, effort", "Latency", "Here")
-    table.columns[0].min_width = 34
+    for column, width in zip(table.columns, (29, 12, 17, 14), strict=True):  # 80 with the space between them
+        column.width = width
     for row in advice.alternatives:
         what = Text.assemble(row.approach, (f"\n{row.best_when}", "dim"))
         table.add_row(what, f"{row.cost}, {row.effort}", row.latency_impact, _here(advice, row))

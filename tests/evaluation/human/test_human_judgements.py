@@ -1,5 +1,6 @@
 """Duels, their order, the store, the results and the export, without the page."""
 
+import dataclasses
 import math
 import random
 from collections import Counter
@@ -80,6 +81,20 @@ def test_a_judgement_is_there_for_the_next_process_and_replaces_an_earlier_one(
     assert again.seed == store.seed
     assert [(each.choice, each.note) for each in again.judgements("ann")] == [("tie", "even")]
     assert again.judgements("bob") == []
+
+
+def test_a_judgement_of_replies_that_are_others_by_now_is_set_aside(make_run: MakeRun, tmp_path: Path) -> None:
+    board, store = make_board([make_run()]), Store(tmp_path / "comparison.sqlite")
+    store.record("ann", board.duels[0], "first")
+    store.record("ann", board.duels[1], "second")
+    assert store.set_aside_outdated(board) == 0
+    changed = dataclasses.replace(board.duels[0], first_reply="something new")
+    anew = dataclasses.replace(board, duels=(changed, *board.duels[1:]))
+    assert store.set_aside_outdated(anew) == 1
+    assert [(each.row, each.choice) for each in store.judgements()] == [(board.duels[1].row, "second")]
+    store.record("ann", changed, "tie")
+    assert store.set_aside_outdated(anew) == 0
+    assert len(store.judgements()) == 2
 
 
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ class Duel:
     first_reply: str
     second_reply: str
 
+    @property
+    def content(self) -> str:
+        """A digest of the prompt and the two replies."""
+        return _hash(self.prompt, self.first_reply, self.second_reply)
+
 
 @dataclass(frozen=True)
 class Board:

@@ -80,7 +80,9 @@ def _opened(service: Service, who: Visitor, job_id: str) -> tuple[JobRecord, Boa
     run = jobs.job_folder(service, job).run
     if not run.evaluation.is_file():
         raise RequestError("There is nothing to judge yet: replies are made when training has ended", status=404)
-    return job, make_board([run]), Store(run.human)
+    board, store = make_board([run]), Store(run.human)
+    store.set_aside_outdated(board)
+    return job, board, store
 
 
 def _waiting(who: Visitor, board: Board, store: Store) -> list[Duel]:
