@@ -293,6 +293,30 @@ def test_text_completions_take_several_prompts_and_token_ids(client: openai.Open
     assert client.completions.create(prompt=[5, 6, 7], **ask).usage.prompt_tokens == 3  # type: ignore[call-overload]
 
 
+def test_an_echoed_prompt_comes_with_its_own_logprobs(client: openai.OpenAI) -> None:
+    ask = {"model": "embedded", "temperature": 0, "logprobs": 1}
+    grown = client.completions.create(prompt="The bear", max_tokens=6, **ask).choices[0]  # type: ignore[call-overload]
+    whole = client.completions.create(prompt="The bear" + grown.text, max_tokens=0, echo=True, **ask)  # type: ignore[call-overload]
+    judged = whole.choices[0].logprobs
+    assert whole.choices[0].text == "The bear" + grown.text
+    assert "".join(judged.tokens) == whole.choices[0].text
+    assert whole.usage.completion_tokens == 0
+    assert (judged.token_logprobs[0], judged.top_logprobs[0]) == (None, None)
+    assert judged.token_logprobs[-6:] == pytest.approx(grown.logprobs.token_logprobs, abs=1e-4)
+    both = client.completions.create(prompt=["The bear", "A lake"], max_tokens=2, echo=True, n=2, model="embedded")
+    assert [choice.text.startswith("The bear") for choice in both.choices] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [({"max_tokens": 0}, "max_tokens"), ({"echo": True, "stream": True}, "echo"), ({"prompt": ["a", 5]}, "prompt")],
+)
+def test_a_wrong_completion_request_names_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(**({"model": "embedded", "prompt": "a"} | change))
+    assert error.value.param == param
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

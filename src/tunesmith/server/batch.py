@@ -6,7 +6,7 @@ as much for sixteen rows as for one, which is what batching is for.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+SCORED_AT_ONCE = 256
+"""Prompt tokens whose logits are held at a time: 128 MB for a vocabulary of 128k."""
+
+
 class Batch:
     """The cache, mask and latest tokens of the rows in flight; the caller keeps the rows themselves, in this order."""
 
@@ -26,9 +30,7 @@ class Batch:
         self._model: Any = model
         self._cache = DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=model.device)  # (rows, tokens in the cache)
-        # transformers renamed the argument in 5.2x; the old name still works there and warns at each step.
-        parameters = inspect.signature(model.forward).parameters
-        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        self._cache_argument = _cache_argument(model)
 
     def __len__(self) -> int:
         return len(self._mask)
@@ -100,6 +102,20 @@ class Batch:
             ours.keys = torch.cat((_pad_left(ours.keys, length), _pad_left(theirs.keys, length)))
             ours.values = torch.cat((_pad_left(ours.values, length), _pad_left(theirs.values, length)))
         self._mask = torch.cat((pad(self._mask, (length - self.length, 0)), pad(mask, (length - mask.shape[1], 0))))
+
+
+def prompt_logits(model: Any, prompt: Sequence[int]) -> Iterator[Tensor]:
+    """The logits after each token of `prompt`, as (tokens, vocabulary), by parts: all of them would not fit at once."""
+    cache = DynamicCache()
+    argument = _cache_argument(model)
+    for start in range(0, len(prompt), SCORED_AT_ONCE):
+        input_ids = torch.tensor([prompt[start : start + SCORED_AT_ONCE]], device=model.device)
+        yield model(input_ids=input_ids, use_cache=True, **{argument: cache}).logits[0]
+
+
+def _cache_argument(model: Any) -> str:
+    """transformers renamed the argument in 5.2x; the old name still works there and warns at each step."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _layers(cache: DynamicCache) -> list[Any]:

@@ -21,10 +21,10 @@ from torch import Tensor
 from tunesmith.errors import ModelError
 from tunesmith.evaluation.generate import end_tokens
 from tunesmith.models.quiet import quiet
-from tunesmith.server.batch import Batch
+from tunesmith.server.batch import Batch, prompt_logits
 from tunesmith.server.errors import RequestError
 from tunesmith.server.json_guide import ANY_OBJECT, JsonGuide, json_tokens
-from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens
+from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens, report
 from tunesmith.server.text import TextStream
 
 if TYPE_CHECKING:
@@ -71,6 +71,17 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
+class ScoreRequest:
+    """A prompt whose own tokens are to be judged, each with the `logprobs` likeliest in its place."""
+
+    prompt: tuple[int, ...]
+    logprobs: int
+    adapter: Adapter | None = None
+    choices: int = 0  # it takes no row of the batch, and no room in its caches
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Piece:
     """What one step added to one reply; the last one says why it ended."""
 
@@ -98,8 +109,7 @@ class Ticket:
 class _Row:
     """One reply in the making (a `Samplable`)."""
 
-    def __init__(self, job: "_Submitted", choice: int, engine: "Generator") -> None:
-        request = job.request
+    def __init__(self, job: "_Submitted", request: GenerationRequest, choice: int, engine: "Generator") -> None:
         self.job = job
         self.choice = choice
         self.sampling = request.sampling
@@ -135,7 +145,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Submitted:
-    request: GenerationRequest
+    request: GenerationRequest | ScoreRequest
     deliver: Deliver
     ticket: Ticket
 
@@ -191,8 +201,11 @@ class Generator:
         """Whether nothing is asked of it."""
         return not self.running and not self.waiting
 
-    def submit(self, request: GenerationRequest, deliver: Deliver) -> Ticket:
-        """Begin a request at the next step. Raises RequestError 429 when too many wait."""
+    def submit(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> Ticket:
+        """Begin a request at the next step. Raises RequestError 429 when too many wait.
+
+        A score is delivered at once, as a piece for each token of the prompt but the first, which nothing foretells.
+        """
         if self.waiting >= MAX_WAITING:
             raise RequestError(
                 f"{MAX_WAITING} requests are waiting for this model; try again shortly",
@@ -266,16 +279,39 @@ class Generator:
             if full and (self._groups or admitted):  # alone, anything goes
                 break
             self._waiting.popleft()
-            if not job.ticket.cancelled:
+            if job.ticket.cancelled:
+                continue
+            if isinstance(job.request, ScoreRequest):
+                self._score(job.request, job.deliver)
+            else:
                 admitted.setdefault(job.request.adapter.id if job.request.adapter else None, []).append(job)
         for key, jobs in admitted.items():
             group = self._groups.setdefault(key, _Group(jobs[0].request.adapter, Batch(self._model)))
             with self._errors_to(group, jobs):
                 self._join(group, jobs)
 
+    def _score(self, request: ScoreRequest, deliver: Deliver) -> None:
+        pieces: list[Piece] = []
+        try:
+            self._adapters.use(request.adapter)
+            for logits in prompt_logits(self._model, request.prompt):
+                for logprobs in torch.log_softmax(logits.float(), dim=-1):
+                    place = len(pieces) + 1
+                    if place < len(request.prompt):
+                        token = report(request.prompt[place], logprobs, request.logprobs)
+                        pieces.append(Piece(0, "", token, None))
+            deliver(pieces)
+        except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to those who asked for it
+            deliver(_told(error))
+
     def _join(self, group: _Group, jobs: Sequence[_Submitted]) -> None:
         self._adapters.use(group.adapter)
-        new = [_Row(job, choice, self) for job in jobs for choice in range(job.request.choices)]
+        new = [
+            _Row(job, job.request, choice, self)
+            for job in jobs
+            if isinstance(job.request, GenerationRequest)
+            for choice in range(job.request.choices)
+        ]
         logits = group.batch.join([job.request.prompt for job in jobs], [job.request.choices for job in jobs])
         kept = list(range(len(group.rows)))
         start = len(group.rows)
@@ -314,12 +350,18 @@ class Generator:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to those who asked for it
-            _log.exception("generation failed")
-            known = isinstance(error, RequestError | ModelError)
-            told = error if known else RequestError("Generation failed; see the server's log", status=500)
+            told = _told(error)
             for job in {id(job): job for job in (*jobs, *(row.job for row in group.rows))}.values():
                 job.deliver(told)
             group.rows, group.batch = [], Batch(self._model)
+
+
+def _told(error: Exception) -> Exception:
+    """What the client is told of `error`; what it could not know of is in the log."""
+    _log.error("generation failed", exc_info=error)
+    if isinstance(error, RequestError | ModelError):
+        return error
+    return RequestError("Generation failed; see the server's log", status=500)
 
 
 class _Adapters:

@@ -68,7 +68,7 @@ def choose_tokens(logits: Tensor, rows: Sequence[Samplable]) -> list[TokenChoice
         for index, token in zip(random, _draw(logits[random], [rows[index] for index in random]), strict=True):
             tokens[index] = token
     return [
-        _report(token, reported[index], rows[index]) if index in reported else TokenChoice(token)
+        report(token, reported[index], rows[index].sampling.logprobs or 0) if index in reported else TokenChoice(token)
         for index, token in enumerate(tokens)
     ]
 
@@ -106,8 +106,8 @@ def _draw(logits: Tensor, rows: Sequence[Samplable]) -> list[int]:
     return [int(token) for token in tokens[:, 0].tolist()]
 
 
-def _report(token: int, logprobs: Tensor, row: Samplable) -> TokenChoice:
-    count = row.sampling.logprobs or 0
+def report(token: int, logprobs: Tensor, count: int) -> TokenChoice:
+    """`token` with its log-probability and the `count` likeliest, from `logprobs` (vocabulary)."""
     top: tuple[tuple[int, float], ...] = ()
     if count:
         best = logprobs.topk(min(count, len(logprobs)))

@@ -12,7 +12,7 @@ from tunesmith.server.api import generation
 from tunesmith.server.api.dependencies import CallerOf, ServiceOf
 from tunesmith.server.api.generation import GenerationBody, Reply
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator
+from tunesmith.server.generator import GenerationRequest, Generator, ScoreRequest
 from tunesmith.server.sampling import TokenChoice
 
 router = APIRouter(prefix="/v1/completions", tags=["Completions"])
@@ -27,19 +27,26 @@ class CompletionBody(GenerationBody):
     """A text completion request; a prompt is text or token ids, or a list of either."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0, description="0 only with echo")] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = Field(None, description="the prompt before each reply, with its own logprobs; not streamed")
 
 
 @router.post("", summary="Create a text completion")
 async def create(request: Request, service: ServiceOf, caller: CallerOf, body: CompletionBody) -> Response:
     """Go on from each prompt."""
+    wanted = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    if body.echo and body.stream:
+        raise RequestError("echo: not together with stream", code="unsupported_value", param="echo")
+    if not wanted and not body.echo:
+        raise RequestError("max_tokens: 0 is for echo only", code="invalid_value", param="max_tokens")
     generator, adapter = await generation.load_generator(service, caller, body.model)
     prompts = await run_in_threadpool(_prompts, generator, body.prompt)
     sampling = body.sampling(generator, logprobs=body.logprobs)
     asked = [
         GenerationRequest(
             prompt=prompt,
-            max_tokens=generation.reply_room(generator, prompt, body.max_tokens or DEFAULT_MAX_TOKENS, param="prompt"),
+            max_tokens=generation.reply_room(generator, prompt, wanted, param="prompt"),
             sampling=sampling,
             adapter=adapter,
             choices=body.n or 1,
@@ -49,18 +56,41 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
     ]
     if body.stream:
         return await generation.server_sent_events(_chunks(request, body, generator, asked))
-    replies = await generation.collect(generator, asked, request)
+    if wanted:
+        replies = await generation.collect(generator, asked, request)
+    else:
+        replies = [Reply(finish="length") for each in asked for _ in range(each.choices)]
+    tokens = sum(len(reply.tokens) for reply in replies)
+    if body.echo:
+        replies = await _echoed(generator, body, asked, replies)
     return JSONResponse(
         generation.envelope("cmpl-", "text_completion", body.model)
         | {
             "choices": [_choice(generator, index, reply, body) for index, reply in enumerate(replies)],
-            "usage": generation.usage(asked, sum(len(reply.tokens) for reply in replies)),
+            "usage": generation.usage(asked, tokens),
         }
     )
 
 
+async def _echoed(
+    generator: Generator, body: CompletionBody, asked: Sequence[GenerationRequest], replies: Sequence[Reply]
+) -> list[Reply]:
+    """Each reply behind its prompt; the prompt's tokens are judged only where somebody wants to know."""
+    if body.logprobs is None:
+        read = [[TokenChoice(token) for token in each.prompt] for each in asked]
+    else:
+        wanted = [ScoreRequest(each.prompt, body.logprobs, each.adapter) for each in asked]
+        read = await generation.score(generator, wanted)
+    given = _given(body.prompt)
+    prompts = [number for number, each in enumerate(asked) for _ in range(each.choices)]
+    return [
+        Reply(_text(generator, given[number]) + reply.text, [*read[number], *reply.tokens], reply.finish)
+        for number, reply in zip(prompts, replies, strict=True)
+    ]
+
+
 def _prompts(generator: Generator, prompt: str | list[str] | list[int] | list[list[int]]) -> list[tuple[int, ...]]:
-    given: Sequence[Any] = prompt if isinstance(prompt, list) and not _is_tokens(prompt) else [prompt]
+    given = _given(prompt)
     if not 1 <= len(given) <= MAX_PROMPTS:
         raise RequestError(f"prompt: give 1 to {MAX_PROMPTS} prompts", code="invalid_value", param="prompt")
     prompts = []
@@ -72,6 +102,15 @@ def _prompts(generator: Generator, prompt: str | list[str] | list[int] | list[li
             )
         prompts.append(tuple(tokens))
     return prompts
+
+
+def _given(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[Any]:
+    """The prompts one by one, each text or token ids."""
+    return prompt if isinstance(prompt, list) and not _is_tokens(prompt) else [prompt]
+
+
+def _text(generator: Generator, prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else str(generator.tokenizer.decode(prompt, skip_special_tokens=True))
 
 
 def _is_tokens(prompt: list[Any]) -> bool:
@@ -97,7 +136,9 @@ async def _chunks(
 
 
 def _choice(generator: Generator, index: int, reply: Reply, body: CompletionBody) -> dict[str, Any]:
-    tokens = [token for token in reply.tokens if token.token not in generator.ends]
+    tokens = reply.tokens
+    if reply.finish == "stop" and tokens[-1].token in generator.ends:  # it ended the text and is no part of it
+        tokens = tokens[:-1]
     return {
         "index": index,
         "text": reply.text,
@@ -112,7 +153,10 @@ def _logprobs(generator: Generator, tokens: Sequence[TokenChoice]) -> dict[str, 
     return {
         "tokens": spelled,
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{_spell(generator, other): value for other, value in token.top} for token in tokens],
+        "top_logprobs": [
+            None if token.logprob is None else {_spell(generator, other): value for other, value in token.top}
+            for token in tokens
+        ],
         "text_offset": offsets,
     }
 

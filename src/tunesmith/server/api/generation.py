@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunesmith.errors import TunesmithError
 from tunesmith.server.auth import Caller
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator, Piece
+from tunesmith.server.generator import GenerationRequest, Generator, Piece, ScoreRequest
 from tunesmith.server.sampling import Sampling, TokenChoice
 from tunesmith.server.service import Service
 
@@ -104,7 +104,7 @@ async def load_generator(service: Service, caller: Caller, model: str) -> tuple[
 def reply_room(generator: Generator, prompt: Sequence[int], wanted: int, *, param: str) -> int:
     """How many tokens a reply may have. Raises RequestError when the prompt alone fills the context."""
     room = generator.context - len(prompt)
-    if room < 1:
+    if room < min(wanted, 1):
         raise RequestError(
             f"This model's maximum context length is {generator.context} tokens; your prompt has {len(prompt)}. "
             "Shorten it",
@@ -140,6 +140,23 @@ async def pieces_of(
     finally:
         for ticket in tickets:
             ticket.cancel()
+
+
+async def score(generator: Generator, requests: Sequence[ScoreRequest]) -> list[list[TokenChoice]]:
+    """Each prompt's own tokens as the model foretells them, the first (which nothing does) without a probability."""
+    loop = asyncio.get_running_loop()
+    scored = []
+    for request in requests:
+        inbox: asyncio.Queue[list[Piece] | Exception] = asyncio.Queue()
+        ticket = generator.submit(request, _Mailbox(loop, inbox, 1, 0, whole=False))
+        try:
+            pieces = await inbox.get()
+        finally:
+            ticket.cancel()
+        if isinstance(pieces, Exception):
+            raise pieces
+        scored.append([TokenChoice(request.prompt[0]), *(piece.token for piece in pieces)])
+    return scored
 
 
 async def collect(generator: Generator, requests: Sequence[GenerationRequest], client: Request) -> list[Reply]:
