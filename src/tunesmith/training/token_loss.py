@@ -181,11 +181,11 @@ def _losses_and_slopes(logits: Tensor, targets: Tensor) -> Tensor:
     for start in range(0, len(targets), size):
         part = slice(start, start + size)
         expected = targets[part].unsqueeze(1)  # (part, 1)
-        largest, place = logits[part].max(1, keepdim=True)
+        largest = logits[part].amax(1, keepdim=True)
         target = logits[part].gather(1, expected).float()
         softmax = torch.softmax(logits[part], 1, dtype=torch.float32)
         # The largest logit's share is never too small for a logarithm, as the target's may be.
-        losses[part] = (largest.float() - softmax.gather(1, place).log() - target).squeeze(1)
+        losses[part] = (largest.float() - softmax.amax(1, keepdim=True).log() - target).squeeze(1)
         softmax.scatter_add_(1, expected, torch.full_like(target, -1.0))
         logits[part] = softmax
         del softmax  # before the next part's is made
