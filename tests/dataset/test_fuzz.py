@@ -4,6 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from tunesmith.dataset.formats import FORMATS
 from tunesmith.dataset.read import load, read
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError
+from tunesmith.quality.checklist import check
 
 TINY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 GOOD = b'{"prompt": "a", "completion": "b"}'
@@ -133,3 +135,34 @@ def test_a_lossy_conversion_names_every_kind_of_loss_once(tmp_path: Path) -> Non
         for loss in convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to="alpaca", lossy=True).losses
     }
     assert lost == {"tools": 3, "weights": 3, "thinking": 3, "names of speakers": 3}
+
+
+@pytest.mark.parametrize("depth", [300, 600, 900])
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"prompt": "a", "completion": "b", "m": OPENCLOSE}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "OPENCLOSE"}]}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": '
+        '[{"function": {"name": "f", "arguments": "OPENCLOSE"}}]}]}',
+    ],
+)
+def test_deep_nesting_is_told_or_read_never_a_crash(tmp_path: Path, depth: int, row: str) -> None:
+    line = row.replace("OPEN", "[" * depth).replace("CLOSE", "]" * depth)
+    other = row.replace("OPEN", "[" * depth).replace("CLOSE", "1" + "]" * depth)
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{line}\n{other}\n")
+
+    report = check([file])
+
+    assert report.rows + report.broken_rows == 2
+
+
+def test_a_table_in_another_encoding_gives_a_report_that_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes("prompt,completion\na,b\n".encode("utf-16"))
+
+    report = check([file])
+
+    assert report.broken_rows > 0
+    assert msgspec.json.encode(report)

@@ -29,6 +29,9 @@ LONGEST_ELEMENT = 1 << 27
 PEEKED_LINES = 8
 """Lines looked at to tell an array over many lines from rows of which the first is broken."""
 
+DEEPEST = 200
+"""Levels of nesting a row may have: code that walks values calls itself, and Python allows it about 1,000 calls."""
+
 COMPRESSIONS = (".gz", ".zst")
 
 # Cells of a table that hold JSON rather than text, when they look like it.
@@ -52,6 +55,9 @@ class Damage:
     offset: int
     found: str
     expected: str
+
+
+_TOO_DEEP = Damage(0, "values nested too deeply", f"JSON of at most {DEEPEST} levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +253,23 @@ def _line(stripped: bytes, line: bytes, number: int) -> Iterator[Record]:
 
 def _decode(text: str, line: int, column: int) -> Record:
     try:
-        return Record(line, column, text, msgspec.json.decode(text))
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Record(line, column, text, None, _why_not_json(text))
+    if is_deep(text, value):
+        return Record(line, column, text, None, _TOO_DEEP)
+    return Record(line, column, text, value)
+
+
+def is_deep(text: str, value: Any) -> bool:
+    """Whether the JSON `text`, which says `value`, is nested beyond `DEEPEST`."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    level = [value]
+    for _ in range(DEEPEST):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in containers for child in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _why_not_json(text: str) -> Damage:
@@ -261,7 +281,7 @@ def _why_not_json(text: str) -> Damage:
             return Damage(error.pos, f"{text[error.pos : error.pos + 12]!r}", f"JSON ({error.msg})")
         return Damage(min(error.pos, len(text)), "a line that breaks off", f"JSON ({error.msg})")
     except RecursionError:
-        return Damage(0, "values nested too deeply", "JSON of at most a few hundred levels")
+        return _TOO_DEEP
     constant = re.search(r"\b(NaN|-?Infinity)\b", text)
     if constant:
         return Damage(constant.start(), constant.group(), "a JSON value (JSON has no such number)")
@@ -410,8 +430,8 @@ def _table(stream: IO[bytes], delimiter: str) -> Iterator[Record]:
             continue
         if not cells:
             continue
-        if header is None:
-            header = cells
+        if header is None:  # a name that is not UTF-8 is told as well as it can be
+            header = [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]
             continue
         yield _table_row(header, cells, line)
     if lines.failure is not None:
@@ -439,6 +459,8 @@ def _cell(key: str, cell: str) -> Any:
         try:
             value = msgspec.json.decode(cell)
         except (msgspec.DecodeError, RecursionError):
+            return cell
+        if is_deep(cell, value):
             return cell
         if isinstance(value, dict) or (
             isinstance(value, list) and all(isinstance(item, dict | list) for item in value)

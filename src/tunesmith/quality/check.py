@@ -91,11 +91,11 @@ class RowTexts:
 
     inputs: Sequence[str]
     outputs: Sequence[str]
-    contexts: NDArray[np.int64]  # (rows,)
+    contexts: NDArray[np.uint32]  # (rows,)
     labels: Sequence[str]
     files: tuple[str, ...]
     file_of: NDArray[np.int32]  # (rows,) position in `files`
-    lines: NDArray[np.int64]  # (rows,) 1-based
+    lines: NDArray[np.uint32]  # (rows,) 1-based
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -177,6 +177,6 @@ def _words(text: str) -> list[str]:
 def _json(text: str) -> object | None:
     try:
         value: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value

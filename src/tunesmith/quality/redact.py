@@ -97,9 +97,9 @@ class _Redactor:
     def _call(self, call: ToolCall) -> ToolCall:
         try:
             arguments = json.loads(call.arguments)
-        except ValueError:
+            redacted = self.value(arguments)
+        except (ValueError, RecursionError):  # no JSON, or nested too deeply to walk
             return msgspec.structs.replace(call, arguments=self.text(call.arguments))
-        redacted = self.value(arguments)
         if redacted == arguments:
             return call
         return msgspec.structs.replace(call, arguments=json.dumps(redacted, ensure_ascii=False))

@@ -1,7 +1,7 @@
 """The rows of the files as checks read them back: texts in a spill file, places in small arrays.
 
 The pass writes each row's input and output once, so a check may look at any row again (a random sample, both sides of
-a near-duplicate pair) while memory holds about 40 bytes a row. The cost is the text's size on the temporary disk.
+a near-duplicate pair) while memory holds about 32 bytes a row. The cost is the text's size on the temporary disk.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.neardup import LazyTexts
 from tunesmith.quality.check import RowTexts, context_hash, row_texts
 
 
@@ -81,12 +82,12 @@ class RowWriter:
     def __init__(self) -> None:
         self._inputs = SpilledTexts()
         self._outputs = SpilledTexts()
-        self._contexts = array("q")
-        self._labels: list[str] = []
-        self._names: dict[str, str] = {"": ""}
+        self._contexts = array("I")
+        self._labels: dict[str, int] = {}
+        self._label_of = array("I")
         self._files: dict[str, int] = {}
         self._file_of = array("i")
-        self._lines = array("q")
+        self._lines = array("I")
 
     def extend(self, conversations: Sequence[Conversation]) -> None:
         """Append rows."""
@@ -96,8 +97,7 @@ class RowWriter:
         for row in conversations:
             source = row.source
             self._contexts.append(context_hash(row))
-            label = row.label or ""
-            self._labels.append(self._names.setdefault(label, label))
+            self._label_of.append(self._labels.setdefault(row.label or "", len(self._labels)))
             self._file_of.append(self._files.setdefault(source.file if source else "", len(self._files)))
             self._lines.append(source.line if source else len(self._lines) + 1)
 
@@ -105,12 +105,13 @@ class RowWriter:
         """All rows gathered."""
         for texts in (self._inputs, self._outputs):
             texts.flush()
+        labels, label_of = tuple(self._labels), self._label_of
         return RowTexts(
             inputs=self._inputs,
             outputs=self._outputs,
-            contexts=np.asarray(self._contexts, np.int64),
-            labels=self._labels,
+            contexts=np.asarray(self._contexts, np.uint32),
+            labels=LazyTexts(len(label_of), lambda index: labels[label_of[index]]),
             files=tuple(self._files),
             file_of=np.asarray(self._file_of, np.int32),
-            lines=np.asarray(self._lines, np.int64),
+            lines=np.asarray(self._lines, np.uint32),
         )

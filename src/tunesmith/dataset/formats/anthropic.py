@@ -204,6 +204,6 @@ def _arguments(call: ToolCall) -> dict[str, Any] | None:
     """The call's arguments as an object; None when its text is not one."""
     try:
         arguments = json.loads(call.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None

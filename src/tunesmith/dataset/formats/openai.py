@@ -147,7 +147,7 @@ def read_tools(row: Mapping[str, Any], path: Path, problems: Problems) -> tuple[
     if isinstance(tools, str) and tools.strip():
         try:
             tools = json.loads(tools)
-        except ValueError:
+        except (ValueError, RecursionError):
             problems.append(Problem((*path, "tools"), describe(tools), "a list of tool schemas"))
             return ()
     if tools in (None, "", []):

@@ -123,7 +123,7 @@ def _read_turn(turn: dict[str, Any], path: Path, problems: Problems) -> Message:
 def _read_calls(value: str, path: Path, problems: Problems) -> tuple[ToolCall, ...]:
     try:
         decoded = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         decoded = None
     calls = []
     for call in decoded if isinstance(decoded, list) else [decoded]:
