@@ -92,9 +92,11 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
     if headline.prompted is not None and headline.over_prompted is not None:
         prompted = _shown(headline, headline.prompted.value)
         if not _sure(headline.over_prompted) or not _improved(headline, headline.over_prompted):
+            better = _improved(headline, headline.over_prompted)
+            said = "It is not surely better than a prompt" if better else "A prompt does as well"
             return verdict(
                 "warn",
-                f"A prompt does as well: the prompted base's {headline.name} is {prompted}, the tuned model's {after}.",
+                f"{said}: the prompted base's {headline.name} is {prompted}, the tuned model's {after}.",
                 "Stop at prompting, unless the shorter prompt or a smaller model pays for the upkeep (tunesmith plan).",
                 "a prompt would do",
                 "the base model's abilities were ignored",
