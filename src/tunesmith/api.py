@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith import storage
+from tunesmith import cache, storage
 from tunesmith.errors import DataError
 from tunesmith.run_folder import RunFolder, open_run
 from tunesmith.settings import first_process
@@ -175,8 +175,7 @@ def train(
         spec = load_spec(Path(spec))
     if not first_process():
         return run_training(spec, resume=resume)
-    findings = check([spec.data.train])
-    expected = plan(spec.data.train, spec.model)
+    findings, expected = _known_before(spec)
     if on == "ray":
         from tunesmith.training.on_ray import train_on_ray
 
@@ -188,8 +187,8 @@ def train(
 
         result = train_in_processes(spec, processes, resume=resume, observer=observer)
     run = RunFolder(Path(spec.output))
-    _keep(run.check, findings)
-    _keep(run.plan, expected)
+    storage.write_bytes(run.check, findings)
+    storage.write_bytes(run.plan, expected)
     _write_pages(run)
     return result
 
@@ -205,13 +204,12 @@ def sweep(spec: RunSpec | str | Path, *, trials: int = 12, tell: Callable[[str],
 
     if not isinstance(spec, RunSpec):
         spec = load_spec(Path(spec))
-    findings = check([spec.data.train])
-    expected = plan(spec.data.train, spec.model)
+    findings, expected = _known_before(spec)
     result = run_sweep(spec, trials=trials, tell=tell)
     if result.run is not None:
         best = RunFolder(Path(result.run))
-        _keep(best.check, findings)
-        _keep(best.plan, expected)
+        storage.write_bytes(best.check, findings)
+        storage.write_bytes(best.plan, expected)
         _write_pages(best)
     return result
 
@@ -429,7 +427,26 @@ def _write_pages(run: RunFolder) -> None:
     write_report(run)
 
 
+def _known_before(spec: RunSpec) -> tuple[bytes, bytes]:
+    """The checklist's report on the training data and the plan, as runs keep them; cached for data seen before."""
+    from tunesmith.models.load import resolve_model
+
+    source, model = Path(spec.data.train), Path(resolve_model(spec.model))
+    key = None
+    if source.is_file() and (model / "tokenizer.json").is_file():
+        code = cache.code_digest(("tunesmith.quality", "tunesmith.planning", "tunesmith.dataset"), ("tokenizers",))
+        read = (source, *(model / name for name in ("config.json", "tokenizer.json", "chat_template.jinja")))
+        contents = [cache.file_digest(file) for file in read if file.is_file()]
+        key = cache.digest(code, str(source), spec.model, *contents)
+    findings = cache.remembered("check", key, lambda: _encoded(check([spec.data.train])))
+    return findings, cache.remembered("plan", key, lambda: _encoded(plan(spec.data.train, spec.model)))
+
+
 def _keep(path: Path, value: object) -> None:
+    storage.write_bytes(path, _encoded(value))
+
+
+def _encoded(value: object) -> bytes:
     import msgspec
 
-    storage.write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)

@@ -9,14 +9,39 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
+from tunesmith.errors import StorageError
 from tunesmith.settings import load_settings
+from tunesmith.storage import write_bytes
+
+log = logging.getLogger(__name__)
 
 
 def entry(kind: str, key: str) -> Path:
     """Where the entry of that `kind` and `key` is, whether or not it is there yet."""
     return load_settings().cache / kind / key
+
+
+def remembered(kind: str, key: str | None, make: Callable[[], bytes]) -> bytes:
+    """What `make` returns, from the entry of that `kind` and `key` where it is there; no key, no entry.
+
+    An entry that cannot be written costs a warning.
+    """
+    if key is None:
+        return make()
+    path = entry(kind, key)
+    try:
+        return path.read_bytes()
+    except OSError:
+        made = make()
+    try:
+        write_bytes(path, made)
+    except StorageError as error:
+        log.warning("%s is not cached: %s", kind, error)
+    return made
 
 
 def digest(*parts: str | bytes) -> str:
