@@ -20,6 +20,13 @@ def test_the_peak_of_every_method_is_foretold(method: Method) -> None:
     assert EXACT[0] <= outcome.exact <= EXACT[1]
 
 
+@pytest.mark.slow
+def test_many_replies_to_long_prompts_are_fullest_when_the_prompts_are_read() -> None:
+    outcome = compare(Case("llama", "grpo", Workload(1, 128, 0.1, "bf16", rollouts=32, device="cpu")))
+    assert ANALYTIC[0] <= outcome.analytic <= ANALYTIC[1]
+    assert EXACT[0] <= outcome.exact <= EXACT[1]
+
+
 def test_a_model_that_cannot_be_built_is_named() -> None:
     with pytest.raises(ModelError, match="nonesuch"):
         trace_peak({"model_type": "nonesuch"}, "lora", Workload(1, 16))

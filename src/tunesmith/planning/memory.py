@@ -29,6 +29,9 @@ RULE_OF_THUMB: dict[Method, tuple[tuple[float, float], ...]] = {
 NF4_BITS = 4.127
 """Bits per weight of NF4 with double quantization: 4 + 8/64 + 32/(64·256) (https://arxiv.org/abs/2305.14314, §3)."""
 
+FAST_NORMS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Architectures whose norms are the engine's own (`training/fast_layers.py`)."""
+
 CHUNK_LOGITS = 2**24
 """Logits that the engine's loss holds at once."""
 
@@ -188,7 +191,9 @@ def activation_bytes(shape: ModelShape, method: Method, precision: Precision, ra
     After Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), counted anew for gated blocks with RMS norms.
     """
     width = 4 if precision == "fp32" else 2
-    norms = 4 * shape.norm_width + 8  # RMS norms compute in fp32 and keep their input and its scale
+    fast_norms = shape.family in FAST_NORMS
+    kept = 2 if fast_norms and width == 2 and method != "full" else 4  # the engine's keep their input as it came
+    norms = kept * shape.norm_width + 8  # others in fp32, in which all compute; and its scale
     attention = width * 2 * (shape.query_width + shape.kv_width) + 4 * shape.heads  # q, k, v, output; log-sum-exp
     mlp = 3 * width * shape.ffn_width  # gate, its activation, up
     frozen = norms + attention + mlp
@@ -197,7 +202,7 @@ def activation_bytes(shape: ModelShape, method: Method, precision: Precision, ra
     if method in ("prefix", "prompt"):
         return frozen  # a product with a frozen matrix keeps nothing
     if method == "full":
-        normed = 4 * shape.norm_width  # a trained norm keeps what it scales
+        normed = 0 if fast_norms else 4 * shape.norm_width  # a trained norm keeps what it scales
         if width == 4:
             return frozen + normed + width * (2 * shape.hidden + shape.ffn_width)
         # Under autocast each of q, k, v and gate, up casts the norm's output for itself.
@@ -264,7 +269,10 @@ def _cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 def _end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Kept past the last layer: the final norm's input and output, and the hidden states that the head reads."""
     width = _residual_width(method, work)
-    norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
+    if shape.family in FAST_NORMS:
+        norm = work.tokens * shape.hidden * width
+    else:
+        norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
     if method == "prompt":  # the embeddings without the virtual tokens, and the last states without theirs
         norm += 2 * work.tokens * shape.hidden * width
     return norm + _supervised(work) * shape.hidden * width
@@ -311,14 +319,15 @@ def _backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 def _rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
     width = _width(work)
+    layer = 4 * width * (shape.ffn_width + shape.hidden)  # of a token, where nothing is kept
     rows = max(1, min(work.rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
     cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
-    sampling = cache + rows * shape.vocabulary * 12  # the last token's logits, sorted out in fp32
+    prompts = rows * (work.length - round(work.length * work.supervised_share))
+    sampling = cache + max(prompts * layer, rows * shape.vocabulary * 12)  # the last logits, sorted out in fp32
     read = msgspec.structs.replace(
         work, rows=max(1, min(work.rollouts, READ_TOKENS // work.length)), checkpointing=False
     )
-    layer = read.tokens * (3 * width * shape.ffn_width + 2 * width * shape.hidden)
-    reading = read.tokens * shape.hidden * 4 + max(layer, _forward_logit_bytes(shape, method, read))
+    reading = read.tokens * shape.hidden * 4 + max(read.tokens * layer, _forward_logit_bytes(shape, method, read))
     return max(sampling, reading)
 
 
