@@ -29,6 +29,13 @@ def test_a_plan_survives_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
 
 
+def test_the_trained_share_counts_the_adapter_among_the_parameters_as_peft_does() -> None:
+    plan = make_plan(tickets(300), "embedded")
+    shares = {method.method: plan.trained_share(method) for method in plan.methods}
+    assert shares["lora"] == pytest.approx(299_008 / 3_774_720)
+    assert shares["full"] == 1.0
+
+
 def test_lora_is_planned_where_it_fits_and_qlora_where_only_that_does() -> None:
     assert make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="A100 80GB").method == "lora"
     assert make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4").method == "qlora"

@@ -98,6 +98,11 @@ class Plan(Struct, frozen=True):
     work: Workload | None = None
     """What `memory` and `peak_bytes` are of, in the precision of the asked-for GPU."""
 
+    def trained_share(self, plan: MethodPlan) -> float:
+        """The share of the parameters in memory that learn, adapter included, as PEFT prints it."""
+        added = 0 if plan.method == "full" else plan.trainable_parameters
+        return plan.trainable_parameters / (self.model.parameters + added)
+
 
 def make_plan(
     rows: Sequence[Conversation],
