@@ -41,11 +41,13 @@ def check(
     names: bool = False,
     semantic: str | None = None,
     review_file: str | Path | None = None,
+    on: str = "local",
 ) -> CheckReport:
     """Run the quality checklist over data files; `eval_file` adds the leakage check, `model` the token check.
 
     `names` looks for names and places too, `semantic` is an embedding model that finds rows saying the same in other
-    words, `review_file` receives a random sample of rows for a person to judge.
+    words, `review_file` receives a random sample of rows for a person to judge;
+    `on="ray"` looks at the rows on a Ray cluster.
     Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError or
     MissingDependencyError where a model or an extra that was asked for is missing.
     """
@@ -59,6 +61,7 @@ def check(
         names=names,
         semantic=semantic,
         review_file=review_file,
+        on=on,
     )
 
 

@@ -32,6 +32,7 @@ def command() -> None:
 @click.option("--semantic", metavar="MODEL", help="Embedding model (folder or hub id): find rows that mean the same.")
 @click.option("--names", is_flag=True, help="Look for names and places too (extra `pii` and a spaCy model; slow).")
 @click.option("--review", "review_file", metavar="OUT", help="Write 100 random rows as JSONL for a person to judge.")
+@click.option("--on", type=click.Choice(["local", "ray"]), default="local", help="Where: here, or on a Ray cluster.")
 @click.option("--json", "json_out", metavar="OUT", help="Write the report as JSON to OUT; `-` is standard output.")
 @click.option("--html", "html_out", metavar="OUT", help="Write the report as a self-contained page to OUT.")
 @click.pass_context
@@ -44,6 +45,7 @@ def check(
     semantic: str | None,
     names: bool,
     review_file: str | None,
+    on: str,
     json_out: str | None,
     html_out: str | None,
 ) -> None:
@@ -63,6 +65,7 @@ def check(
         names=names,
         semantic=semantic,
         review_file=review_file,
+        on=on,
     )
     if html_out is not None:
         from tunesmith.report.check_page import write_check_page

@@ -39,6 +39,7 @@ from tunesmith.quality.diversity import diversity
 from tunesmith.quality.duplicates import duplicates
 from tunesmith.quality.format import FormatCheck
 from tunesmith.quality.leakage import leakage
+from tunesmith.quality.on_ray import observe_on_ray
 from tunesmith.quality.outputs import OutputsCheck
 from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.provenance import ProvenanceCheck
@@ -73,15 +74,16 @@ def check(
     semantic: str | None = None,
     review_file: str | Path | None = None,
     workers: int | None = None,
+    on: str = "local",
 ) -> CheckReport:
     """Run the checklist over `files`; broken rows are findings, not errors.
 
     `task` (classification, extraction, style, domain or code) is inferred when None; `model` adds the token check;
     `eval_file` the leakage check; `names` looks for names and places too; `semantic` is an embedding model (folder or
     hub id) that finds rows saying the same in other words; a random sample of rows to judge goes to `review_file`;
-    `workers` defaults to the cores this process may use.
+    `workers` defaults to the cores this process may use; `on="ray"` looks at the rows on a Ray cluster instead.
     Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError for a model that
-    cannot be used, MissingDependencyError for `names` without its extra.
+    cannot be used, MissingDependencyError for `names` and for `on="ray"` without their extras.
     """
     started = time.perf_counter()
     paths = tuple(str(file) for file in files)
@@ -91,7 +93,7 @@ def check(
     row_checks = [item for item in checklist if not callable(item)]
     evaluation = None if eval_file is None else read_texts(str(eval_file))  # first: it is small, and may not be there
     reading = _Reading(paths)
-    rows = _run(reading, [inference, *row_checks], workers or _cores())
+    rows = _run(reading, [inference, *row_checks], workers or _cores(), on)
     profile = Profile(
         files=paths,
         rows=rows,
@@ -165,7 +167,7 @@ class _Reading:
                 self.broken.append(row)
 
 
-def _run(reading: _Reading, checks: list[Observer[Any]], workers: int) -> RowTexts:
+def _run(reading: _Reading, checks: list[Observer[Any]], workers: int, on: str) -> RowTexts:
     """The pass: every check has gathered every row when it returns."""
     writer = RowWriter()
 
@@ -177,10 +179,15 @@ def _run(reading: _Reading, checks: list[Observer[Any]], workers: int) -> RowTex
             start += len(batch)
 
     stream = batches()
-    first = list(itertools.islice(stream, WORKERS_FROM_ROWS // BATCH_ROWS))
-    many = len(first) == WORKERS_FROM_ROWS // BATCH_ROWS and workers > 1
-    stream = itertools.chain(first, stream)
-    observed = _observe_in_workers(stream, checks, workers) if many else (_observe(checks, *item) for item in stream)
+    if on == "ray":
+        observed = observe_on_ray(_observe_packed, ((start, _pack(batch)) for start, batch in stream), checks)
+    else:
+        first = list(itertools.islice(stream, WORKERS_FROM_ROWS // BATCH_ROWS))
+        many = len(first) == WORKERS_FROM_ROWS // BATCH_ROWS and workers > 1
+        stream = itertools.chain(first, stream)
+        observed = (
+            _observe_in_workers(stream, checks, workers) if many else (_observe(checks, *item) for item in stream)
+        )
     for facts in observed:
         for row_check, fact in zip(checks, facts, strict=True):
             row_check.add(fact)
@@ -233,7 +240,7 @@ def _observe_in_workers(
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(checks,)) as pool:
         waiting: deque[Future[list[Any]]] = deque()
         for start, batch in batches:
-            waiting.append(pool.submit(_observe_packed, start, _pack(batch)))
+            waiting.append(pool.submit(_observe_in_worker, start, _pack(batch)))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -248,8 +255,12 @@ def _start_worker(checks: list[Observer[Any]]) -> None:
     _worker_checks[:] = checks
 
 
-def _observe_packed(start: int, packed: bytes) -> list[Any]:
-    return _observe(_worker_checks, start, _unpack(packed))
+def _observe_in_worker(start: int, packed: bytes) -> list[Any]:
+    return _observe_packed(_worker_checks, start, packed)
+
+
+def _observe_packed(checks: Sequence[Observer[Any]], start: int, packed: bytes) -> list[Any]:
+    return _observe(checks, start, _unpack(packed))
 
 
 def _pack(batch: list[Conversation]) -> bytes:
