@@ -33,6 +33,17 @@ def read_events(run: RunFolder) -> list[Event]:
     return [msgspec.json.decode(line, type=Event) for line in run.events.read_bytes().splitlines()]
 
 
+@pytest.mark.parametrize("kind", ["full", "lora", "prefix"])
+def test_bf16_trains_as_fp32_does_up_to_its_rounding(kind: str, tickets: Path, tmp_path: Path) -> None:
+    curves = []
+    for precision in ("fp32", "bf16"):
+        training = {"steps": 3, "epochs": None, "precision": precision, "learning_rate": 2e-5}
+        spec = make_spec(tickets, tmp_path / precision, adapter={"kind": kind}, training=training)
+        curves.append([event.loss for event in read_events(train(spec).run) if isinstance(event, StepEvent)])
+    assert curves[1] == pytest.approx(curves[0], rel=0.02)
+    assert curves[1] != curves[0]
+
+
 def test_a_run_leaves_its_spec_events_holdout_checkpoints_and_adapter(tickets: Path, tmp_path: Path) -> None:
     spec = make_spec(tickets, tmp_path / "run")
     seen: list[Event] = []

@@ -58,6 +58,8 @@ def forest_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
+    # Under autocast rotary angles in fp32 widen queries and keys again; sdpa would narrow them, too.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], forest, scale)  # type: ignore[no-untyped-call]
     return result.unsqueeze(0), None
