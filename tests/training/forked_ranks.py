@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
 
+import torch
 from accelerate import PartialState
 
 
@@ -30,6 +31,8 @@ def _rank(rank: int, count: int, port: int, function: Callable[[], None]) -> Non
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     PartialState._reset_state()
+    # A fork's first use of torch's thread pool makes it anew, and transformers' loading threads would race to be first.
+    torch.set_num_threads(1)
     code = 1
     try:
         function()
