@@ -10,13 +10,10 @@ from fastapi.testclient import TestClient
 from running_server import RunningServer
 
 from tunesmith.server.app import create_app
-from tunesmith.server.audit import AuditLog
 from tunesmith.server.auth import create_key
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.generator import Generator
-from tunesmith.server.limits import RateLimiter
-from tunesmith.server.metrics import Metrics
-from tunesmith.server.service import Service
+from tunesmith.server.service import assemble
 from tunesmith.server.settings import ServerSettings, database_url
 from tunesmith.server.store import Store
 
@@ -37,15 +34,8 @@ def make_app(tmp_path: Path, store: Store) -> Iterator[Callable[..., TestClient]
         settings = ServerSettings(data_dir=tmp_path, database=database_url(None, tmp_path), **changes)
         settings.files_dir.mkdir()
         catalogue = Catalogue(settings, store)
-        service = Service(
-            settings=settings,
-            store=store,
-            catalogue=catalogue,
-            audit=AuditLog(settings.audit_log),
-            limiter=RateLimiter(settings.requests_per_minute),
-            metrics=Metrics(store, catalogue),
-            runner=cast(Any, None),  # no job is made
-        )
+        no_runner = cast(Any, None)  # no job is made
+        service = assemble(settings, store, catalogue, no_runner)
         key = create_key(store, "tester")
         return TestClient(create_app(service), headers={"authorization": f"Bearer {key}"})
 

@@ -14,8 +14,8 @@ import openai
 
 from tunesmith.assets import sample
 
-START_SECONDS = 90
-"""A busy machine takes long to import torch."""
+START_SECONDS = 300
+"""A busy machine takes long to import torch; a server that ends is told at once."""
 
 
 class RunningServer:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tunesmith.evaluation.generate import generate
 from tunesmith.models.load import load_model
+from tunesmith.server.adapters import Adapter
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import Adapter, GenerationRequest, Generator, Piece
+from tunesmith.server.generator import GenerationRequest, Generator, Piece
 from tunesmith.server.json_guide import JsonGuide, json_tokens
 from tunesmith.server.sampling import Sampling
 

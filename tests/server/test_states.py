@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tunesmith.server.records import JobRecord
 from tunesmith.server.states import MOVES, STATUSES, TERMINAL, JobStatus, sources
-from tunesmith.server.store import JobRecord, Store
+from tunesmith.server.store import Store
 
 
 def make_job(store: Store, owner: str = "alice") -> JobRecord:

@@ -13,11 +13,13 @@ from pathlib import Path
 from tunesmith.errors import ModelError, SpecError
 from tunesmith.models.load import EMBEDDED, load_model, load_tokenizer, resolve_model
 from tunesmith.run_folder import RunFolder
+from tunesmith.server.adapters import Adapter
 from tunesmith.server.checkpoint_adapter import checkpoint_adapter, remove_checkpoint_adapters
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import Adapter, Generator
+from tunesmith.server.generator import Generator
+from tunesmith.server.records import ModelRecord
 from tunesmith.server.settings import ServerSettings
-from tunesmith.server.store import ModelRecord, Store
+from tunesmith.server.store import Store
 
 MAX_LOADED = 2
 """Base models kept in memory; an idle one makes room for the next."""

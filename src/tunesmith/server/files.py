@@ -13,8 +13,9 @@ from tunesmith.dataset.conversation import BrokenRow
 from tunesmith.dataset.read import EXPECTED_ROW, read
 from tunesmith.errors import DataError
 from tunesmith.server.errors import RequestError
+from tunesmith.server.records import FileRecord
 from tunesmith.server.settings import ServerSettings
-from tunesmith.server.store import FileRecord, Store, new_id
+from tunesmith.server.store import Store, new_id
 from tunesmith.storage import atomic_file
 
 PURPOSE = "fine-tune"

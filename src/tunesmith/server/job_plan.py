@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.planning.plan import make_plan, plan_to_spec
-from tunesmith.server.store import JobRecord
+from tunesmith.server.records import JobRecord
 from tunesmith.spec import RunSpec, parse_spec
 
 OBJECTIVES = {"supervised": "sft", "dpo": "dpo", "reinforcement": "grpo"}

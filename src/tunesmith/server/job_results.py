@@ -10,8 +10,9 @@ import msgspec
 
 from tunesmith.run_folder import RunFolder
 from tunesmith.server import files
+from tunesmith.server.records import JobRecord
 from tunesmith.server.settings import ServerSettings
-from tunesmith.server.store import JobRecord, Store
+from tunesmith.server.store import Store
 from tunesmith.server.trainer import JobFolder
 from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent
 

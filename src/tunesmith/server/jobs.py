@@ -14,9 +14,9 @@ from tunesmith.server.catalogue import CHECKPOINT
 from tunesmith.server.errors import RequestError
 from tunesmith.server.files import PURPOSE
 from tunesmith.server.job_results import model_name, step_metrics
+from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
 from tunesmith.server.states import JobStatus
-from tunesmith.server.store import JobRecord
 from tunesmith.server.trainer import JobFolder
 
 RATE_STEPS = 20

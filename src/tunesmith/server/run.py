@@ -12,12 +12,9 @@ import uvicorn
 from tunesmith.errors import SpecError
 from tunesmith.server import logs
 from tunesmith.server.app import create_app
-from tunesmith.server.audit import AuditLog
 from tunesmith.server.auth import create_key
 from tunesmith.server.catalogue import Catalogue
-from tunesmith.server.limits import RateLimiter
-from tunesmith.server.metrics import Metrics
-from tunesmith.server.service import Service
+from tunesmith.server.service import assemble
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import open_store
 from tunesmith.server.workflow import JobRunner
@@ -56,15 +53,7 @@ def serve(settings: ServerSettings, announce: Callable[[str, str | None], None] 
         stack.callback(listener.close)
         first_key = None if store.list_keys() else create_key(store, FIRST_OWNER)
         runner = JobRunner(settings, store, catalogue)
-        service = Service(
-            settings=settings,
-            store=store,
-            catalogue=catalogue,
-            audit=AuditLog(settings.audit_log),
-            limiter=RateLimiter(settings.requests_per_minute),
-            metrics=Metrics(store, catalogue),
-            runner=runner,
-        )
+        service = assemble(settings, store, catalogue, runner)
         logs.install()
         runner.start()
         stack.callback(runner.stop)

@@ -22,3 +22,16 @@ class Service:
     limiter: RateLimiter
     metrics: Metrics
     runner: JobRunner
+
+
+def assemble(settings: ServerSettings, store: Store, catalogue: Catalogue, runner: JobRunner) -> Service:
+    """A service of these parts, with an audit log, limits and metrics of its own. Raises StorageError."""
+    return Service(
+        settings=settings,
+        store=store,
+        catalogue=catalogue,
+        audit=AuditLog(settings.audit_log),
+        limiter=RateLimiter(settings.requests_per_minute),
+        metrics=Metrics(store, catalogue),
+        runner=runner,
+    )

@@ -25,8 +25,9 @@ from tunesmith.server import files, job_plan, job_results
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.errors import RequestError
 from tunesmith.server.graders import REWARD_MODULE, columns_of, read_grader
+from tunesmith.server.records import JobRecord
 from tunesmith.server.settings import ServerSettings
-from tunesmith.server.store import JobRecord, Store
+from tunesmith.server.store import Store
 from tunesmith.server.supervise import run_stage
 from tunesmith.server.trainer import JobFolder, Stage
 from tunesmith.spec import dump_spec

@@ -13,7 +13,8 @@ from tunesmith.evaluation.result import Evaluation, Sample
 from tunesmith.run_folder import RunFolder
 from tunesmith.server.auth import create_key
 from tunesmith.server.dashboard.pages import ASSETS, FOLDER
-from tunesmith.server.store import JobRecord, Store
+from tunesmith.server.records import JobRecord
+from tunesmith.server.store import Store
 from tunesmith.training.events import EndEvent, StartEvent, StepEvent
 
 MakeApp = Callable[..., TestClient]

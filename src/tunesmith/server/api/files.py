@@ -9,7 +9,7 @@ from tunesmith.server import files
 from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import page_body
 from tunesmith.server.errors import RequestError
-from tunesmith.server.store import FileRecord
+from tunesmith.server.records import FileRecord
 
 router = APIRouter(prefix="/v1/files", tags=["Files"])
 

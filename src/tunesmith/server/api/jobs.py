@@ -11,8 +11,8 @@ from tunesmith.server.api.pagination import cut_page, page_body
 from tunesmith.server.errors import RequestError
 from tunesmith.server.graders import Grader
 from tunesmith.server.jobs import JobCheckpoint, JobEvent, JobRequest
+from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
-from tunesmith.server.store import JobRecord
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 

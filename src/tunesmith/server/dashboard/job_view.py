@@ -10,9 +10,9 @@ from tunesmith.server.dashboard.access import Visitor
 from tunesmith.server.dashboard.pages import part
 from tunesmith.server.dashboard.run_view import RunSummary, summarize_run
 from tunesmith.server.errors import RequestError
+from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
 from tunesmith.server.states import MOVES, TERMINAL
-from tunesmith.server.store import JobRecord
 
 ACTIONS = {"pause": "paused", "resume": "queued", "cancel": "cancelled"}
 """What a person can do to a job → the state that it moves to."""

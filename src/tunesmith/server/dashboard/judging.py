@@ -15,8 +15,8 @@ from tunesmith.server import jobs
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import page
 from tunesmith.server.errors import RequestError
+from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
-from tunesmith.server.store import JobRecord
 
 router = APIRouter(prefix=f"{HOME}/jobs/{{job_id}}", route_class=PageRoute)
 
