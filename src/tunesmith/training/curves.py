@@ -17,8 +17,14 @@ from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, St
 LEAST_FOR_NOISE = 8
 """Values from which on noise is told from trend; fewer are taken as they are."""
 
+SURE = 3.0
+"""Standard deviations of a curve's noise by which a change must exceed what noise would make."""
+
 _MEDIAN_TO_DEVIATION = 1 / 0.6745
 """The standard deviation of a normal variable is its median absolute value divided by 0.6745."""
+
+_MEDIAN_EFFICIENCY = 0.37
+"""A deviation read off a median is as sure as a standard deviation of this share of the values (Huber 1981)."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,22 @@ def smooth(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def noise(values: Sequence[float]) -> float:
-    """The standard deviation of a value around the curve, from the second differences; 0 where there are too few.
+    """The standard deviation of a value around the curve, from the third differences; 0 where there are too few.
 
-    The median of them, because a curve bends only in some places and jumps only in few.
+    The third, because a curve that bends evenly has none; the median of them, because it jumps only in few places.
     """
     if len(values) < LEAST_FOR_NOISE:
         return 0.0
-    bends = np.abs(np.diff(np.asarray(values, np.float64), 2))
-    return float(np.median(bends)) * _MEDIAN_TO_DEVIATION / math.sqrt(6)  # 1 + 4 + 1: the variance of a bend
+    jumps = np.abs(np.diff(np.asarray(values, np.float64), 3))
+    return float(np.median(jumps)) * _MEDIAN_TO_DEVIATION / math.sqrt(20)  # 1 + 9 + 9 + 1: the variance of a jump
+
+
+def sure(count: int) -> float:
+    """The standard deviations to ask for where the deviation itself was read off `count` values: `SURE` of very many.
+
+    The quantile of Student's t by its first correction to the normal one (Abramowitz and Stegun 1964, 26.7.5).
+    """
+    return SURE + (SURE**3 + SURE) / (4 * _MEDIAN_EFFICIENCY * max(count, 1))
 
 
 def _between(losses: dict[int, float], steps: Sequence[int]) -> list[float]:

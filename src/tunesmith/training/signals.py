@@ -2,7 +2,8 @@
 
 Pure functions of the events so far. The signs are the field's usual ones (validation loss rises while training loss
 falls, and so on); the thresholds that turn a sign into a verdict are named here, and no change counts that the curve's
-own noise could make. They are wide enough that a few dozen noisy rows raise no alarm, at the price of noticing late.
+own noise could make. They are wide enough that of a hundred healthy noisy runs at most one raises an alarm, two while
+it trains, at the price of noticing late (`tests/evaluation/test_alarm_rates.py`).
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesmith.training.curves import LEAST_FOR_NOISE, Curves, noise, read_curves, smooth
+from tunesmith.training.curves import LEAST_FOR_NOISE, Curves, noise, read_curves, smooth, sure
 from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
 from tunesmith.training.reward_signals import judge_rewards, read_rewards
 
@@ -21,7 +22,7 @@ FLAT = 0.01
 """Validation loss that falls by less than this share over half of the run has stopped falling."""
 
 FAR = 3
-"""Times as far a validation loss must rise where its noise cannot be told: at the end of a curve, or in a short one."""
+"""Times as far validation loss must rise at the end of a curve, or in one too short to tell its noise; they add up."""
 
 FALL = 0.10
 """Training loss that falls by this share over the same half is still falling: memorization starts."""
@@ -32,9 +33,6 @@ LEARNED_BY_HEART = 0.05
 NOISE = 0.02
 """Nats per token; no change of a loss smaller than this is a sign of anything."""
 
-SURE = 3.0
-"""Standard deviations of a curve's noise by which a change must exceed what noise would make."""
-
 GENERALIZES = 4 * LEARNED_BY_HEART
 """Validation loss up to this gives every token 82% on average; rows known so well are not learned by heart."""
 
@@ -43,6 +41,9 @@ UNTOUCHED = 0.05
 
 UNFINISHED = 0.10
 """Validation loss that fell by this share over the last quarter of a run that ended by plan was still on its way."""
+
+DOUBTFUL = 1.5
+"""Times as far it must have fallen where the noise cannot be told."""
 
 UNDONE = 0.5
 """Training loss that has lost this share of what it had gained diverges."""
@@ -143,7 +144,7 @@ def _diverged(curves: Curves) -> _Sign | None:
     climb = last - means[lowest]
     # Batches differ: how far the mean of a part is from the curve, by how far a loss is from the one before it.
     error = float(np.median(np.abs(np.diff(curves.losses)))) / 0.6745 / math.sqrt(2 * len(parts[-1]))
-    unsure = 2 * SURE * error  # twice, because the lowest of many parts is low by chance, too
+    unsure = 2 * sure(len(curves.losses)) * error  # twice, because the lowest of many parts is low by chance, too
     gained = max(float(means[0] - means[lowest]), 0.0)
     if climb <= max(UNDONE * gained, CLIMB * abs(means[lowest]), NOISE, unsure):
         return None
@@ -157,9 +158,10 @@ def _overfitting(curves: Curves) -> _Sign | None:
     # Right at the end of a curve one bad evaluation is not yet a rise: two in a row are, or one far above.
     ended = best >= count - 2
     recent = float(validation[-1] if ended else min(validation[-2:]))
-    doubtful = ended or count < LEAST_FOR_NOISE
-    margin = max((FAR if doubtful else 1) * max(NOISE, RISE * lowest), SURE * noise(curves.validation))
-    if recent - lowest <= margin or training[-1] - training[best] > max(NOISE, SURE * noise(curves.training)):
+    far = 1 + (FAR - 1) * (ended + (count < LEAST_FOR_NOISE))
+    unsure = sure(count)
+    margin = max(far * max(NOISE, RISE * lowest), unsure * noise(curves.validation))
+    if recent - lowest <= margin or training[-1] - training[best] > max(NOISE, unsure * noise(curves.training)):
         return None
     signal = "training loss falls while validation loss rises"
     fell = training[-1] < training[best]
@@ -186,21 +188,30 @@ def _memorized(curves: Curves) -> _Sign | None:
 
 
 def _memorizing(curves: Curves) -> _Sign | None:
-    if len(curves.steps) <= 2:
+    count = len(curves.steps)
+    if count <= 2 or 0 < len(curves.losses) < LEAST_STEPS:
         return None
-    half = len(curves.steps) // 2
-    training, validation = smooth(curves.training), smooth(curves.validation)
-    kept_falling, still_better = training[half] - training[-1], validation[half] - validation[-1]
-    flat = still_better < max(NOISE, FLAT * validation[-1])
-    falling = kept_falling > max(NOISE, FALL * training[half])
-    per_evaluation = max(1.0, len(curves.losses) / len(curves.steps))  # steps whose mean a training loss is
-    # Two curves are compared, so the noise of both counts.
-    unsure = SURE * math.sqrt(2) * max(noise(curves.validation), noise(curves.losses) / math.sqrt(per_evaluation))
-    if len(curves.steps) < LEAST_FOR_NOISE:
-        unsure = max(unsure, FAR * NOISE, FAR * RISE * validation[-1])
+    half, fifth = count // 2, max(1, (count + 2) // 5)
+
+    def mid_and_end(curve: Sequence[float]) -> tuple[float, float]:
+        """The curve at its middle and at its end, each the mean of a fifth of it."""
+        return float(np.mean(curve[half : half + fifth])), float(np.mean(curve[-fifth:]))
+
+    (training, training_end), (validation, validation_end) = map(mid_and_end, (curves.training, curves.validation))
+    kept_falling, still_better = training - training_end, validation - validation_end
+    flat = still_better < max(NOISE, FLAT * validation_end)
+    falling = kept_falling > max(NOISE, FALL * training)
+    per_evaluation = max(1.0, len(curves.losses) / count)  # steps whose mean a training loss is
+    # Two values of each of two curves are compared, so the noise of both counts twice.
+    unsure = math.sqrt(2 / fifth) * math.hypot(
+        sure(count) * noise(curves.validation),
+        sure(len(curves.losses)) * noise(curves.losses) / math.sqrt(per_evaluation),
+    )
+    if count < LEAST_FOR_NOISE:
+        unsure = max(unsure, FAR * NOISE, FAR * RISE * validation_end)
     surely = kept_falling - still_better > unsure
     # Curves that lie on each other are one curve: the rows held out are learned as well as those trained on.
-    apart = validation[-1] - training[-1] > NOISE
+    apart = validation_end - training_end > NOISE
     if not (flat and falling and surely and apart):
         return None
     return (
@@ -229,7 +240,10 @@ def _underfitting(curves: Curves) -> _Sign | None:
     count = len(validation)
     quarter = max(1, count // 4)
     before, last = float(validation[max(0, count - 1 - quarter)]), float(validation[-1])
-    needed = max(NOISE, UNFINISHED * before, SURE * noise(curves.validation))
+    doubtful = count < LEAST_FOR_NOISE
+    needed = max(
+        (DOUBTFUL if doubtful else 1) * max(NOISE, UNFINISHED * before), sure(count) * noise(curves.validation)
+    )
     if curves.reason == "finished" and count >= LEAST_EVALUATIONS and before - last > needed:
         return (
             "underfitting",
