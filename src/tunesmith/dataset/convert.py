@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import BrokenRow, Conversation
-from tunesmith.dataset.formats import find_format
+from tunesmith.dataset.formats import cannot_carry, find_format
 from tunesmith.dataset.read import read
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError, SpecError
@@ -44,7 +44,7 @@ def convert(source: str | Path, target: str | Path, *, to: str, lossy: bool = Fa
     Raises DataError, with nothing written, when a row is broken, when `to` cannot hold a row at all, or when
     something would be lost and `lossy` was not given.
     """
-    row_format = find_format(to)
+    find_format(to)
     if str(source) != "-" and Path(source).resolve() == Path(target).resolve():
         raise SpecError(f"{target}: is the input itself; give another file to write")
     counts: Counter[str] = Counter()
@@ -55,7 +55,7 @@ def convert(source: str | Path, target: str | Path, *, to: str, lossy: bool = Fa
             if isinstance(row, BrokenRow):
                 raise DataError(f"{row}\n(drop broken rows first: tunesmith data clean {source} OUT --drop-broken)")
             _must_fit(row, to)
-            for what in row_format.cannot_carry(row):
+            for what in cannot_carry(row, to):
                 counts[what] += 1
                 firsts.setdefault(what, str(row.source))
             yield row

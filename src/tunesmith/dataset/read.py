@@ -7,7 +7,9 @@ for finding the line and column of the field, by walking its text again.
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith.dataset.containers import Record, locate, records
+from tunesmith.dataset.containers import read_records
+from tunesmith.dataset.containers.json_text import locate
+from tunesmith.dataset.containers.record import Record
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Source
 from tunesmith.dataset.formats import FORMATS, detect, find_format
 from tunesmith.dataset.formats.fields import Problem, Problems, describe, dotted
@@ -27,7 +29,7 @@ def read(path: str | Path, *, format: str | None = None) -> Iterator[Conversatio
     if format is not None:
         find_format(format)
     name = "stdin" if str(path) == "-" else str(path)
-    for record in records(path):
+    for record in read_records(path):
         if record.damage is not None:
             column = record.column + record.damage.offset
             yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tunesmith.dataset.containers.json_text import encode
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.formats import find_format
+from tunesmith.dataset.formats import write_row
 from tunesmith.dataset.render import Rendered, Renderer
 from tunesmith.dataset.render_parallel import render_rows
 from tunesmith.dataset.run_rows import read_rows
@@ -71,11 +72,8 @@ def prepare_data(spec: RunSpec, renderer: Renderer) -> TrainingData:
 
 def encode_rows(rows: Sequence[Conversation]) -> bytes:
     """`rows` as JSONL, each in the format that it was read from, so that nothing of it is lost."""
-    lines = []
-    for row in rows:
-        row_format = find_format(row.source.format if row.source is not None else "openai")
-        lines.append(msgspec.json.encode(row_format.write(row), enc_hook=str) + b"\n")
-    return b"".join(lines)
+    written = (write_row(row, row.source.format if row.source is not None else "openai") for row in rows)
+    return b"".join(encode(row) + b"\n" for row in written)
 
 
 def _tokenize(spec: RunSpec, renderer: Renderer) -> Tokenized:

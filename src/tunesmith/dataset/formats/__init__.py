@@ -4,17 +4,21 @@ A format is detected row by row, so a file may mix them. To add one: a module of
 `FORMATS`, before any format whose rows it would be mistaken for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.formats import alpaca, anthropic, openai, preference, prompt_completion, sharegpt, text
+from tunesmith.dataset.formats import alpaca, anthropic, features, openai, preference, prompt_completion, sharegpt, text
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Problems
 from tunesmith.errors import SpecError
 
 
 class Format(Protocol):
     """What a format's module provides."""
+
+    CANNOT_CARRY: Sequence[Feature]
+    """What `write` would lose."""
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether `row` is meant as this format."""
@@ -23,10 +27,7 @@ class Format(Protocol):
         """The conversation in `row`; what is wrong with it is added to `problems`."""
 
     def write(self, row: Conversation) -> dict[str, Any]:
-        """`row` in this format."""
-
-    def cannot_carry(self, row: Conversation) -> list[str]:
-        """What of `row` `write` would lose, in words."""
+        """The conversation of `row` in this format, without its label and metadata."""
 
 
 FORMATS: dict[str, Format] = {
@@ -51,3 +52,32 @@ def find_format(name: str) -> Format:
 def detect(row: Mapping[str, Any]) -> str | None:
     """The name of the format that `row` is in, from its keys; None when it is none of them."""
     return next((name for name, row_format in FORMATS.items() if row_format.matches(row)), None)
+
+
+def write_row(row: Conversation, name: str) -> dict[str, Any]:
+    """`row` as an object in format `name`, without what the format cannot carry."""
+    written = FORMATS[name].write(row)
+    if row.label is not None and features.LABEL not in FORMATS[name].CANNOT_CARRY:
+        written.setdefault("label", row.label)
+    return written | _kept_metadata(row, written, name)
+
+
+def cannot_carry(row: Conversation, name: str) -> list[str]:
+    """What of `row` format `name` would lose, in words."""
+    lost = [feature.words for feature in FORMATS[name].CANNOT_CARRY if feature.is_in(row)]
+    if row.metadata:
+        kept = _kept_metadata(row, FORMATS[name].write(row), name)
+        lost += [
+            f"the column `{column}`, which means something else there" for column in row.metadata if column not in kept
+        ]
+    return lost
+
+
+def _kept_metadata(row: Conversation, written: dict[str, Any], name: str) -> dict[str, Any]:
+    """The columns that are read back as metadata beside `written`, and not as the format's own or as another's."""
+    kept: dict[str, Any] = {}
+    for column, value in row.metadata.items():
+        whole = written | kept | {column: value}
+        if column not in written and detect(whole) == name and column in FORMATS[name].read(whole, []).metadata:
+            kept[column] = value
+    return kept

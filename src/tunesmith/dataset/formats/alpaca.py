@@ -10,10 +10,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Problem, Problems, describe
 
-KNOWN = frozenset({"instruction", "input", "output", "system", "history", "label"})
+COLUMNS = frozenset({"instruction", "input", "output", "system", "history"})
+SYSTEM_ROLES = ("system", "developer")
+
+
+def _turns_do_not_alternate(row: Conversation) -> bool:
+    turns = [message.role for message in row.messages]
+    if turns[0] in SYSTEM_ROLES:
+        turns.pop(0)
+    return not turns or turns != ["user", "assistant"] * (len(turns) // 2)
+
+
+CANNOT_CARRY = (
+    features.REJECTED,
+    features.DESIRABLE,
+    features.UNTRAINED_TURNS,
+    features.TOOLS,
+    features.WEIGHTS,
+    features.THINKING,
+    features.NAMES,
+    features.EMPTY_SYSTEM,
+    Feature("turns that are not user and assistant by turns", _turns_do_not_alternate),
+)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -42,44 +64,17 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
     return Conversation(
         messages=tuple(messages),
         label=fields.label(row),
-        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+        metadata=fields.metadata(row, COLUMNS),
     )
 
 
 def write(row: Conversation) -> dict[str, Any]:
     """The row as an Alpaca object, its `input` empty."""
-    messages = [message for message in row.messages if message.role not in ("system", "developer", "tool")]
+    messages = [message for message in row.messages if message.role not in (*SYSTEM_ROLES, "tool")]
     turns = [message.content for message in messages]
     written: dict[str, Any] = {"instruction": turns[-2] if len(turns) > 1 else "", "input": "", "output": turns[-1]}
-    if row.messages[0].role in ("system", "developer"):
+    if row.messages[0].role in SYSTEM_ROLES:
         written["system"] = row.messages[0].content
     if len(turns) > 2:
         written["history"] = [list(pair) for pair in zip(turns[:-2:2], turns[1:-2:2], strict=False)]
-    if row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost."""
-    lost = []
-    if row.rejected:
-        lost.append("the rejected reply")
-    if row.desirable is not None:
-        lost.append("the desirable mark")
-    if row.completion_start is not None and any(m.role == "assistant" for m in row.prompt):
-        lost.append("which assistant turns are trained on")
-    if row.tools or any(message.tool_calls or message.role == "tool" for message in row.messages):
-        lost.append("tools")
-    if any(message.weight is not None for message in row.messages):
-        lost.append("weights")
-    if any(message.thinking is not None for message in row.messages):
-        lost.append("thinking")
-    if any(message.name is not None for message in row.messages):
-        lost.append("names of speakers")
-    turns = [m.role for m in row.messages[1 if row.messages[0].role in ("system", "developer") else 0 :]]
-    if turns != ["user", "assistant"] * (len(turns) // 2) or not turns:
-        lost.append("turns that are not user and assistant by turns")
-    if row.messages[0].role == "system" and not row.messages[0].content:
-        lost.append("an empty system text")
-    return lost
+    return written

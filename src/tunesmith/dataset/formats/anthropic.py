@@ -11,11 +11,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message, ToolCall
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
-KNOWN = frozenset({"system", "messages", "tools", "label"})
+COLUMNS = frozenset({"system", "messages", "tools"})
 BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
+CANNOT_CARRY = (
+    features.REJECTED,
+    features.DESIRABLE,
+    features.UNTRAINED_TURNS,
+    features.WEIGHTS,
+    features.NAMES,
+    features.EMPTY_SYSTEM,
+    Feature(
+        "system text after the first message",
+        lambda row: any(message.role in ("system", "developer") for message in row.messages[1:]),
+    ),
+    Feature(
+        "tool arguments that are not a JSON object",
+        lambda row: any(_arguments(call) is None for message in row.messages for call in message.tool_calls),
+    ),
+)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -49,7 +66,7 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
         messages=tuple(messages),
         tools=_read_tools(row, problems),
         label=fields.label(row),
-        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+        metadata=fields.metadata(row, COLUMNS),
     )
 
 
@@ -62,31 +79,7 @@ def write(row: Conversation) -> dict[str, Any]:
     written["messages"] = _write_messages(messages)
     if row.tools:
         written["tools"] = [_write_tool(tool) for tool in row.tools]
-    if row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost."""
-    lost = []
-    if row.rejected:
-        lost.append("the rejected reply")
-    if row.desirable is not None:
-        lost.append("the desirable mark")
-    if row.completion_start is not None and any(m.role == "assistant" for m in row.prompt):
-        lost.append("which assistant turns are trained on")
-    if any(message.weight is not None for message in row.messages):
-        lost.append("weights")
-    if any(message.role in ("system", "developer") for message in row.messages[1:]):
-        lost.append("system text after the first message")
-    if row.messages[:1] and row.messages[0].role in ("system", "developer") and not row.messages[0].content:
-        lost.append("an empty system text")
-    if any(message.name is not None for message in row.messages):
-        lost.append("names of speakers")
-    if any(_arguments(call) is None for message in row.messages for call in message.tool_calls):
-        lost.append("tool arguments that are not a JSON object")
-    return lost
+    return written
 
 
 def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> list[Message]:

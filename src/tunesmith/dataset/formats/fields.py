@@ -73,9 +73,10 @@ def rows(fields: Mapping[str, Any], key: str, path: Path, problems: Problems, wh
     return value if all(isinstance(item, dict) for item in value) else []
 
 
-def rest(fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The fields that the format does not claim: the row's metadata."""
-    return {key: value for key, value in fields.items() if key not in known}
+def metadata(fields: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    """The fields that neither the format (its are `columns`) nor the row's class claims."""
+    named = isinstance(fields.get("label"), str)
+    return {key: value for key, value in fields.items() if key not in columns and not (named and key == "label")}
 
 
 def label(fields: Mapping[str, Any]) -> str | None:

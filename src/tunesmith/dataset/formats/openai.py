@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from tunesmith.dataset.conversation import Conversation, Message, Role, ToolCall
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
 ROLES = frozenset(get_args(Role))
-KNOWN = frozenset({"messages", "tools", "label", "parallel_tool_calls"})
+COLUMNS = frozenset({"messages", "tools"})
+CANNOT_CARRY = (features.REJECTED, features.DESIRABLE)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -32,7 +33,7 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
         messages=conversation,
         tools=read_tools(row, (), problems),
         label=fields.label(row),
-        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+        metadata=fields.metadata(row, COLUMNS),
     )
 
 
@@ -41,19 +42,7 @@ def write(row: Conversation) -> dict[str, Any]:
     written: dict[str, Any] = {"messages": write_messages(_with_weights(row))}
     if row.tools:
         written["tools"] = list(row.tools)
-    if row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost."""
-    lost = []
-    if row.rejected:
-        lost.append("the rejected reply")
-    if row.desirable is not None:
-        lost.append("the desirable mark")
-    return lost
+    return written
 
 
 def _with_weights(row: Conversation) -> Sequence[Message]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 from tunesmith.dataset.formats.openai import read_messages, read_tools, write_messages
 
-OPENAI_KEYS = frozenset({"input", "preferred_output", "non_preferred_output"})
-KEYS = frozenset({"prompt", "chosen", "rejected", "tools"})
+COLUMNS = frozenset({"prompt", "chosen", "rejected", "tools"})
+OPENAI_COLUMNS = frozenset({"input", "preferred_output", "non_preferred_output"})
+CANNOT_CARRY = (features.DESIRABLE, features.TRAINED_TURNS)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -43,7 +44,7 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
         rejected=rejected,
         tools=read_tools(row, (), problems),
         label=fields.label(row),
-        metadata=fields.rest(row, KEYS | {"label"} if isinstance(row.get("label"), str) else KEYS),
+        metadata=fields.metadata(row, COLUMNS),
     )
 
 
@@ -56,19 +57,7 @@ def write(row: Conversation) -> dict[str, Any]:
     }
     if row.tools:
         written["tools"] = list(row.tools)
-    if row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost; a row without a rejected reply cannot be a pair at all."""
-    lost = []
-    if row.desirable is not None:
-        lost.append("the desirable mark")
-    if row.completion_start is None and any(m.role == "assistant" and m.weight != 0 for m in row.prompt):
-        lost.append("that earlier assistant turns are trained on")
-    return lost
+    return written
 
 
 def _read_openai(row: Mapping[str, Any], problems: Problems) -> Conversation:
@@ -87,7 +76,7 @@ def _read_openai(row: Mapping[str, Any], problems: Problems) -> Conversation:
         rejected=rejected,
         tools=read_tools(asked, ("input",), problems),
         label=fields.label(row),
-        metadata=fields.rest(row, OPENAI_KEYS | {"label"} if isinstance(row.get("label"), str) else OPENAI_KEYS),
+        metadata=fields.metadata(row, OPENAI_COLUMNS),
     )
 
 

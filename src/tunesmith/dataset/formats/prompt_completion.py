@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Problem, Problems, describe
 from tunesmith.dataset.formats.openai import read_messages, read_tools, write_messages
 
@@ -20,6 +21,11 @@ PAIRS = (
     ("question", "answer"),
     ("input", "output"),
     ("text", "label"),
+)
+CANNOT_CARRY = (
+    features.REJECTED,
+    features.TRAINED_TURNS,
+    Feature("the label", lambda row: row.label is not None and row.desirable is not None),
 )
 
 
@@ -35,17 +41,15 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
     completion = _side(row, said, "assistant", problems)
     if completion and completion[0].role != "assistant":
         problems.append(Problem((said, 0, "role"), describe(completion[0].role), "`assistant`"))
-    label, desirable = fields.label(row), None
-    if isinstance(row.get("label"), bool):
-        desirable = row["label"]
-    known = {asked, said, "tools"} | ({"label"} if label is not None or desirable is not None else set())
+    desirable = row["label"] if isinstance(row.get("label"), bool) else None
+    columns = {asked, said, "tools"} | ({"label"} if desirable is not None else set())
     return Conversation(
         messages=(*prompt, *completion),
         completion_start=len(prompt),
         desirable=desirable,
         tools=read_tools(row, (), problems),
-        label=label,
-        metadata=fields.rest(row, known),
+        label=fields.label(row),
+        metadata=fields.metadata(row, columns),
     )
 
 
@@ -63,21 +67,7 @@ def write(row: Conversation) -> dict[str, Any]:
         written["tools"] = list(row.tools)
     if row.desirable is not None:
         written["label"] = row.desirable
-    elif row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost."""
-    lost = []
-    if row.rejected:
-        lost.append("the rejected reply")
-    if row.label is not None and row.desirable is not None:
-        lost.append("the label")
-    if row.completion_start is None and any(m.role == "assistant" and m.weight != 0 for m in row.prompt):
-        lost.append("that earlier assistant turns are trained on")
-    return lost
+    return written
 
 
 def _pair(row: Mapping[str, Any]) -> tuple[str, str] | None:

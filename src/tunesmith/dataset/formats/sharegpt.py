@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message, Role, ToolCall
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 from tunesmith.dataset.formats.openai import read_tools
 
@@ -37,7 +38,27 @@ WRITTEN: dict[Role, str] = {
     "developer": "system",
     "tool": "observation",
 }
-KNOWN = frozenset({"conversations", "system", "tools", "label"})
+COLUMNS = frozenset({"conversations", "system", "tools"})
+CANNOT_CARRY = (
+    features.REJECTED,
+    features.DESIRABLE,
+    features.UNTRAINED_TURNS,
+    features.THINKING,
+    features.NAMES,
+    Feature(
+        "ids of tool calls",
+        lambda row: any(
+            message.tool_call_id is not None or any(call.id is not None for call in message.tool_calls)
+            for message in row.messages
+        ),
+    ),
+    Feature(
+        "that several calls, or text and a call, are one turn",
+        lambda row: any(
+            message.tool_calls and len(message.tool_calls) + bool(message.content) > 1 for message in row.messages
+        ),
+    ),
+)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -58,7 +79,7 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
         messages=tuple(messages),
         tools=read_tools(row, (), problems),
         label=fields.label(row),
-        metadata=fields.rest(row, KNOWN if isinstance(row.get("label"), str) else KNOWN - {"label"}),
+        metadata=fields.metadata(row, COLUMNS),
     )
 
 
@@ -76,29 +97,7 @@ def write(row: Conversation) -> dict[str, Any]:
     written: dict[str, Any] = {"conversations": turns}
     if row.tools:
         written["tools"] = json.dumps(row.tools, ensure_ascii=False)
-    if row.label is not None:
-        written["label"] = row.label
-    return written | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost."""
-    lost = []
-    if row.rejected:
-        lost.append("the rejected reply")
-    if row.desirable is not None:
-        lost.append("the desirable mark")
-    if row.completion_start is not None and any(m.role == "assistant" for m in row.prompt):
-        lost.append("which assistant turns are trained on")
-    if any(message.thinking is not None for message in row.messages):
-        lost.append("thinking")
-    if any(message.name is not None for message in row.messages):
-        lost.append("names of speakers")
-    if any(message.tool_call_id is not None or any(c.id for c in message.tool_calls) for message in row.messages):
-        lost.append("ids of tool calls")
-    if any(len(message.tool_calls) + bool(message.content) > 1 for message in row.messages if message.tool_calls):
-        lost.append("that several calls, or text and a call, are one turn")
-    return lost
+    return written
 
 
 def _read_turn(turn: dict[str, Any], path: Path, problems: Problems) -> Message:

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.formats import fields
+from tunesmith.dataset.formats import features, fields
+from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Problems
+
+CANNOT_CARRY = (
+    features.LABEL,
+    Feature("the turns, which are text only by some model's template", lambda row: row.text is None),
+)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -18,14 +24,9 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
     """The text in `row`."""
-    return Conversation(text=fields.text(row, "text", (), problems), metadata=fields.rest(row, ("text",)))
+    return Conversation(text=fields.text(row, "text", (), problems), metadata=fields.metadata(row, ("text",)))
 
 
 def write(row: Conversation) -> dict[str, Any]:
     """The row as an object with its text."""
-    return {"text": row.text or ""} | row.metadata
-
-
-def cannot_carry(row: Conversation) -> list[str]:
-    """What of `row` would be lost: a conversation has no plain text without some model's template."""
-    return [] if row.text is not None else ["the turns"]
+    return {"text": row.text or ""}
