@@ -68,7 +68,8 @@ def is_mojibake(text: str) -> bool:
 
 def markup(row: Row, output: str) -> str | None:
     """Tags, entities, chat-template tokens, escapes or control characters in prose; code and JSON may hold them."""
-    if not ("<" in output or "&" in output or "\\" in output or signs_in(output).keys() & {"template", "control"}):
+    signs = signs_in(output)
+    if not ("template" in signs or "control" in signs or "<" in output or "&" in output or "\\" in output):
         return None
     if output[0] in "{[" and parses(output):
         return None

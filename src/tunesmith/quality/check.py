@@ -155,12 +155,11 @@ class Flags:
     count: int = 0
     shown: list[Flag] = field(default_factory=list)
 
-    def add(self, flags: Iterable[Flag]) -> None:
-        """Gather more flags, in row order."""
-        for flag in flags:
-            self.count += 1
-            if len(self.shown) < SHOWN_ROWS:
-                self.shown.append(flag)
+    def flag(self, row: Row, note: str | Callable[[], str] = "") -> None:
+        """Count `row`; its note is made only if it will be shown, for a rule may flag every row there is."""
+        self.count += 1
+        if len(self.shown) < SHOWN_ROWS:
+            self.shown.append(Flag(row.index, row.where, note if isinstance(note, str) else note()))
 
     def extend(self, flags: "Flags", note: str | None = None) -> None:
         """Gather another batch's flags, with `note` in place of theirs if given."""

@@ -4,13 +4,13 @@ What no row may have (unreadable, nothing to learn, roles no chat template accep
 few lack (a system prompt, a column) only warns, because it may be meant.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, clean_command, share
+from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, clean_command, share
 from tunesmith.quality.report import Finding, RowNote
 from tunesmith.quality.task import parses
 
@@ -27,12 +27,12 @@ Shape = tuple[str, ...]
 class FormatFacts(Struct):
     """What one batch adds."""
 
-    empty: list[Flag] = []
-    roles: list[Flag] = []
-    tools: list[Flag] = []
-    inputs: list[Flag] = []
+    empty: Flags = field(default_factory=Flags)
+    roles: Flags = field(default_factory=Flags)
+    tools: Flags = field(default_factory=Flags)
+    inputs: Flags = field(default_factory=Flags)
     formats: Counter[str] = field(default_factory=Counter)
-    shapes: dict[Shape, Flags] = {}
+    shapes: defaultdict[Shape, Flags] = field(default_factory=lambda: defaultdict(Flags))
 
 
 class FormatCheck:
@@ -41,7 +41,7 @@ class FormatCheck:
     def __init__(self) -> None:
         self._empty, self._roles, self._tools, self._inputs = Flags(), Flags(), Flags(), Flags()
         self._formats: Counter[str] = Counter()
-        self._shapes: dict[Shape, Flags] = {}
+        self._shapes: defaultdict[Shape, Flags] = defaultdict(Flags)
 
     def observe(self, rows: Sequence[Row]) -> FormatFacts:
         """Check each row of a batch, and count its shape."""
@@ -50,30 +50,26 @@ class FormatCheck:
             conversation = row.conversation
             facts.formats[conversation.source.format if conversation.source else ""] += 1
             if not row.output.strip():
-                facts.empty.append(Flag(row.index, row.where, "the output is empty"))
+                facts.empty.flag(row, "the output is empty")
             elif not row.input.strip() and conversation.text is None:
-                facts.inputs.append(Flag(row.index, row.where, "the input is empty"))
+                facts.inputs.flag(row, "the input is empty")
             if (problem := role_problem(conversation.messages)) is not None:
-                facts.roles.append(Flag(row.index, row.where, problem))
+                facts.roles.flag(row, problem)
             elif (problem := tool_problem(conversation)) is not None:
-                facts.tools.append(Flag(row.index, row.where, problem))
-            shape = facts.shapes.setdefault(_shape(conversation), Flags())
-            if len(shape.shown) < SHOWN_ROWS:
-                shape.add([Flag(row.index, row.where, "")])
-            else:
-                shape.count += 1
+                facts.tools.flag(row, problem)
+            facts.shapes[_shape(conversation)].flag(row)
         return facts
 
     def add(self, observed: FormatFacts) -> None:
         """Gather one batch."""
-        self._empty.add(observed.empty)
-        self._roles.add(observed.roles)
-        self._tools.add(observed.tools)
-        self._inputs.add(observed.inputs)
+        self._empty.extend(observed.empty)
+        self._roles.extend(observed.roles)
+        self._tools.extend(observed.tools)
+        self._inputs.extend(observed.inputs)
         self._formats.update(observed.formats)
         for shape, flags in observed.shapes.items():
             if shape in self._shapes or len(self._shapes) < MOST_SHAPES:
-                self._shapes.setdefault(shape, Flags()).extend(flags)
+                self._shapes[shape].extend(flags)
 
     def findings(self, profile: Profile) -> tuple[Finding, ...]:
         """One finding per kind of problem; a single pass when there is none."""

@@ -5,11 +5,12 @@ translation) and is not reported, and endings, JSON and lengths are judged again
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from tunesmith.quality import blemishes
@@ -82,9 +83,9 @@ KINDS = {
 class OutputFacts(Struct):
     """What one batch adds. `prose` and `closed` count the long outputs in prose and those that end a sentence."""
 
-    flags: dict[str, Flags]
-    keys: dict[tuple[str, ...], Flags]
     lengths: Lengths
+    flags: defaultdict[str, Flags] = field(default_factory=lambda: defaultdict(Flags))
+    keys: defaultdict[tuple[str, ...], Flags] = field(default_factory=lambda: defaultdict(Flags))
     prose: int = 0
     closed: int = 0
     json: int = 0
@@ -95,20 +96,20 @@ class OutputsCheck:
 
     def __init__(self) -> None:
         self._flags = {kind: Flags() for kind in KINDS}
-        self._keys: dict[tuple[str, ...], Flags] = {}
+        self._keys: defaultdict[tuple[str, ...], Flags] = defaultdict(Flags)
         self._lengths: list[Lengths] = []
         self._prose = self._closed = self._json = 0
 
     def observe(self, rows: Sequence[Row]) -> OutputFacts:
         """Look at each output of a batch."""
-        facts = OutputFacts({}, {}, np.array([len(row.output.strip()) for row in rows], np.int32))
-        for row in rows:
-            output = row.output.strip()
+        outputs = [row.output.strip() for row in rows]
+        facts = OutputFacts(np.array(list(map(len, outputs)), np.int32))
+        for row, output in zip(rows, outputs, strict=True):
             if not output:
                 continue
             for kind, rule in RULES.items():
                 if (note := rule(row, output)) is not None:
-                    _flag(facts, kind, row, note)
+                    facts.flags[kind].flag(row, note)
             if not _observe_json(facts, row, output):
                 _observe_ending(facts, row, output)
         return facts
@@ -118,7 +119,7 @@ class OutputsCheck:
         for kind, flags in observed.flags.items():
             self._flags[kind].extend(flags)
         for keys, flags in observed.keys.items():
-            self._keys.setdefault(keys, Flags()).extend(flags)
+            self._keys[keys].extend(flags)
         self._lengths.append(observed.lengths)
         self._prose += observed.prose
         self._closed += observed.closed
@@ -149,26 +150,17 @@ class OutputsCheck:
         return odd
 
 
-def _flag(facts: OutputFacts, kind: str, row: Row, note: str | Callable[[], str]) -> None:
-    """Count the row, with its note if it will be shown: in a set of prose every row is flagged as no JSON."""
-    flags = facts.flags.setdefault(kind, Flags())
-    if len(flags.shown) < SHOWN_ROWS:
-        flags.add([Flag(row.index, row.where, note if isinstance(note, str) else note())])
-    else:
-        flags.count += 1
-
-
 def _observe_json(facts: OutputFacts, row: Row, output: str) -> bool:
     """Whether the output is meant as JSON; if it is, its keys are counted or its syntax flagged."""
     text = unfenced(output)
     meant = text[0] in "{[" if text else False
     value = json_value(text) if meant else None
     if value is None:
-        _flag(facts, "JSON", row, lambda: f"{'does not parse' if meant else 'no JSON'}: {quote(output, 80)}")
+        facts.flags["JSON"].flag(row, lambda: f"{'does not parse' if meant else 'no JSON'}: {quote(output, 80)}")
         return meant and not text.startswith("[")
     facts.json += 1
     if isinstance(value, dict):
-        facts.keys.setdefault(tuple(sorted(value)), Flags()).add([Flag(row.index, row.where, "")])
+        facts.keys[tuple(sorted(value))].flag(row)
     return True
 
 
@@ -178,12 +170,12 @@ def _observe_ending(facts: OutputFacts, row: Row, output: str) -> None:
     if len(output) < CUT_CHARACTERS or LIST_ITEM.match(last) or "://" in last or _calls_tool(row):
         return
     facts.prose += 1
-    if output.count("```") % 2:
-        _flag(facts, "cut off", row, "a code fence is opened and never closed")
+    if "`" in output and output.count("```") % 2:
+        facts.flags["cut off"].flag(row, "a code fence is opened and never closed")
     elif not OPEN_END.match(output[-1]):
         facts.closed += 1
     elif len(last) >= CUT_CHARACTERS or DANGLING.search(last[-20:]):
-        _flag(facts, "cut off", row, f"ends with {quote(output[-60:])!r}")
+        facts.flags["cut off"].flag(row, f"ends with {quote(output[-60:])!r}")
 
 
 def _calls_tool(row: Row) -> bool:

@@ -8,7 +8,7 @@ guess. Dates, prices and versions count only where the input does not hold them:
 import re
 from collections.abc import Sequence
 
-from tunesmith.quality.check import Flag, Flags, Profile, Row, quote, share
+from tunesmith.quality.check import Flags, Profile, Row, quote, share
 from tunesmith.quality.report import Finding
 from tunesmith.quality.signs import signs_in
 
@@ -50,8 +50,6 @@ VOLATILE = re.compile(
     r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December) (?:\d{1,2}, )?"
     r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b"
 )
-VOLATILE_SIGNS = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "dollars", "euros", "19", "20", "v", "V")
-"""One of them is in everything that `VOLATILE` matches."""
 
 
 class ProvenanceCheck:
@@ -65,11 +63,11 @@ class ProvenanceCheck:
         declared, telltale, volatile = Flags(), Flags(), Flags()
         for row in rows:
             if (note := _declaration(row)) is not None:
-                declared.add([Flag(row.index, row.where, note)])
+                declared.flag(row, note)
             elif (note := _telltale(row)) is not None:
-                telltale.add([Flag(row.index, row.where, note)])
+                telltale.flag(row, note)
             if (note := _changing(row)) is not None:
-                volatile.add([Flag(row.index, row.where, note)])
+                volatile.flag(row, note)
         return declared, telltale, volatile
 
     def add(self, observed: tuple[Flags, Flags, Flags]) -> None:
@@ -142,13 +140,12 @@ def _telltale(row: Row) -> str | None:
 
 
 def _changing(row: Row) -> str | None:
-    if "volatile" not in signs_in(row.output):
+    signs = signs_in(row.output).get("volatile")
+    if signs is None:
         return None
     # Numbers are found ten times faster than prices and dates; most texts have few.
-    for number in NUMBER.finditer(row.output):
+    for number in NUMBER.finditer(row.output, max(signs[0] - BEFORE_NUMBER, 0), signs[1] + BEFORE_NUMBER):
         around = row.output[max(number.start() - BEFORE_NUMBER, 0) : number.end() + AFTER_NUMBER]
-        if not any(sign in around for sign in VOLATILE_SIGNS):
-            continue
         match = VOLATILE.search(around)
         if match and match.group() not in row.input:
             return quote(around)

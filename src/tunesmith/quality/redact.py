@@ -35,13 +35,13 @@ class Redaction(Struct, frozen=True):
 def redact(row: Conversation, find: Finder = find_pii) -> Redaction:
     """Replace all personal data that `find` sees in the row's messages, tool calls, text and metadata."""
     redactor = _Redactor(row, find)
-    changes = {
-        "messages": redactor.messages(row.messages),
-        "rejected": redactor.messages(row.rejected),
-        "text": None if row.text is None else redactor.text(row.text),
-        "metadata": redactor.value(row.metadata),
-    }
-    return Redaction(msgspec.structs.replace(row, **changes) if redactor.found else row, dict(redactor.found))
+    messages, rejected = redactor.messages(row.messages), redactor.messages(row.rejected)
+    text = None if row.text is None else redactor.text(row.text)
+    metadata = redactor.value(row.metadata)
+    if not redactor.found:
+        return Redaction(row, {})
+    redacted = msgspec.structs.replace(row, messages=messages, rejected=rejected, text=text, metadata=metadata)
+    return Redaction(redacted, redactor.found)
 
 
 def redact_text(text: str) -> str:
@@ -57,10 +57,10 @@ class _Redactor:
         self._find = find
         self._placeholders: dict[tuple[str, str], str] = {}
         self._used: Counter[str] | None = None
-        self.found: Counter[str] = Counter()
+        self.found: dict[str, int] = {}
 
     def messages(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        return tuple(self._message(message) for message in messages)
+        return tuple([self._message(message) for message in messages])  # a list is filled faster than a generator
 
     def text(self, text: str) -> str:
         # What a placeholder replaces no longer stands between a word and a number: look again until nothing is left.
@@ -88,6 +88,8 @@ class _Redactor:
 
     def _message(self, message: Message) -> Message:
         content = self.text(message.content)
+        if message.thinking is None and not message.tool_calls:
+            return message if content is message.content else msgspec.structs.replace(message, content=content)
         thinking = None if message.thinking is None else self.text(message.thinking)
         calls = tuple(self._call(call) for call in message.tool_calls)
         if content == message.content and thinking == message.thinking and calls == message.tool_calls:
@@ -105,7 +107,7 @@ class _Redactor:
         return msgspec.structs.replace(call, arguments=json.dumps(redacted, ensure_ascii=False))
 
     def _placeholder(self, kind: str, value: str) -> str:
-        self.found[kind] += 1
+        self.found[kind] = self.found.get(kind, 0) + 1
         identity = (kind, _SEPARATORS.sub("", value).casefold())
         if identity not in self._placeholders:
             if self._used is None:

@@ -20,8 +20,9 @@ SIGNS: dict[str, tuple[str, ...]] = {
         "ser:",
     ),
     "telltale": (
-        "certainly", "sure", "absolutely", "of course", "great question", "happy to", "here's a", "hope this helps",
-        "feel free", "important to", "worth noting", "worth to", "delv", "tapestry", "in conclusion", "let me know",
+        "certainly!", "certainly,", "sure! here", "sure, here", "absolutely!", "absolutely,", "of course! here",
+        "of course, here", "great question", "happy to", "here's a", "hope this helps", "feel free to", "important to ",
+        "worth noting", "worth to ", "delv", "tapestry", "in conclusion, ", "let me know if you",
     ),
     "volatile": (
         "$", "€", "£", "¥", "usd", "eur", "gbp", "dollars", "euros", "19", "20", "version ",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tunesmith.dataset.lengths import cheapest_cuts
 from tunesmith.errors import DataError
-from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, distribution, share
+from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, distribution, share
 from tunesmith.quality.report import Finding, RowNote
 from tunesmith.spec import TrainingSpec
 
@@ -37,7 +37,7 @@ class TokenFacts(Struct):
     lengths: Counts  # (rows,)
     trained: Counts  # (rows,)
     trained_at: Counts  # (longest,)
-    refused: list[Flag]
+    refused: Flags
 
 
 class TokensCheck:
@@ -53,7 +53,7 @@ class TokensCheck:
 
     def observe(self, rows: Sequence[Row]) -> TokenFacts:
         """Render a batch and count."""
-        facts = TokenFacts(np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.zeros(0, np.int64), [])
+        facts = TokenFacts(np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64), np.zeros(0, np.int64), Flags())
         for place, rendered in enumerate(_render(_renderer(self._model), rows, facts.refused)):
             if rendered is not None:
                 facts.lengths[place] = len(rendered.tokens)
@@ -66,7 +66,7 @@ class TokensCheck:
         self._lengths.append(observed.lengths.astype(np.int32))
         self._trained.append(observed.trained.astype(np.int32))
         self._trained_at = _add(self._trained_at, observed.trained_at)
-        self._refused.add(observed.refused)
+        self._refused.extend(observed.refused)
 
     def findings(self, profile: Profile) -> tuple[Finding, ...]:
         """Lengths and cost; besides, rows that the template refuses and rows with nothing to train on."""
@@ -164,7 +164,7 @@ def _usual_limit(model: str) -> int:
     return min(TrainingSpec().max_length, context or TrainingSpec().max_length)
 
 
-def _render(renderer: "Renderer", rows: Sequence[Row], refused: list[Flag]) -> "list[Rendered | None]":
+def _render(renderer: "Renderer", rows: Sequence[Row], refused: Flags) -> "list[Rendered | None]":
     """Each row rendered; None, and a flag, where the chat template refuses it."""
     try:
         return list(renderer.render_many(row.conversation for row in rows))
@@ -175,7 +175,7 @@ def _render(renderer: "Renderer", rows: Sequence[Row], refused: list[Flag]) -> "
         renderer.render(rows[0].conversation)
     except DataError as error:
         reason = str(error).removeprefix(f"{rows[0].where}: ")
-        refused.append(Flag(rows[0].index, rows[0].where, reason))
+        refused.flag(rows[0], reason)
     return [None]
 
 

@@ -7,9 +7,9 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from tunesmith.quality.check import Flag, Flags, Profile, Row, clean_command, share
+from tunesmith.quality.check import Flags, Profile, Row, clean_command, share
 from tunesmith.quality.pii.names import finder
 from tunesmith.quality.pii.scan import find_pii
 from tunesmith.quality.redact import Finder, redact
@@ -19,11 +19,11 @@ SECRETS = frozenset({"API_KEY", "PRIVATE_KEY", "CREDIT_CARD"})
 """What a model must never learn to repeat: one row is a failure, where other kinds are a warning."""
 
 
-class ObservedPii(Struct, frozen=True):
+class ObservedPii(Struct):
     """The rows of a batch that hold personal data, and how often each kind occurs in them."""
 
-    flags: tuple[Flag, ...]
-    kinds: dict[str, int]
+    flags: Flags = field(default_factory=Flags)
+    kinds: Counter[str] = field(default_factory=Counter)
 
 
 class PersonalData:
@@ -37,19 +37,18 @@ class PersonalData:
 
     def observe(self, rows: Sequence[Row]) -> ObservedPii:
         """Look for personal data in each row's messages, tool calls, text and metadata."""
-        flags: list[Flag] = []
-        kinds: Counter[str] = Counter()
+        observed = ObservedPii()
         find = _finder(self._names)
         for row in rows:
             redaction = redact(row.conversation, find)
             if redaction.found:
-                flags.append(Flag(row.index, row.where, str(redaction)))
-                kinds.update(redaction.found)
-        return ObservedPii(tuple(flags), dict(kinds))
+                observed.flags.flag(row, str(redaction))
+                observed.kinds.update(redaction.found)
+        return observed
 
     def add(self, observed: ObservedPii) -> None:
         """Gather one batch's flags."""
-        self._flags.add(observed.flags)
+        self._flags.extend(observed.flags)
         self._kinds.update(observed.kinds)
 
     def findings(self, profile: Profile) -> tuple[Finding, ...]:

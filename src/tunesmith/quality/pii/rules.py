@@ -17,8 +17,8 @@ from tunesmith.quality.pii import validators
 class Rule:
     """One recognizable form: group `value` of `pattern` (or all of it) is the data if `valid` says so.
 
-    The cheap test: some of `words` (lower case) and of `signs`, at least so many `digits`, and where it is `lettered` a
-    digit beside a capital must be near.
+    The cheap test: one of `words` (lower case), `shapes` (digits as 0, capitals as A, what separates groups as a space)
+    or `signs`, and at least so many `digits` must be near. A rule of `NUMBERS` has one of the three.
     `shorten`: the pattern may run into the words or numbers that follow; cut at separators until it is valid.
     `personal`: so certain a form that it counts even after a word such as "order".
     """
@@ -28,8 +28,8 @@ class Rule:
     valid: Callable[[str], bool] | None = None
     words: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
+    shapes: tuple[bytes, ...] = ()
     digits: int = 0
-    lettered: bool = False
     shorten: bool = False
     personal: bool = True
     group: str | int = field(init=False)
@@ -170,8 +170,7 @@ NUMBERS = (
         "IBAN",
         re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
         validators.is_iban,
-        lettered=True,
-        digits=6,
+        shapes=(b"AA00",),
         shorten=True,
     ),
     Rule(
@@ -181,59 +180,60 @@ NUMBERS = (
             r"|3[0689]\d\d([ -])\d{6}\3\d{4})(?![\w-])"
         ),
         validators.is_card,
-        digits=13,
+        shapes=(b"0000000000000", b"0000 0000 0000 0000", b"0000 000000 0000"),
         personal=False,
     ),
     Rule(
         "US_SSN",
         re.compile(r"(?<![\w-])\d{3}([- ])\d\d\1\d{4}(?![\w-])"),
         validators.is_us_ssn,
-        digits=9,
+        shapes=(b"000 00 0000",),
         personal=False,
     ),
     Rule("US_SSN", _after(_SSN_WORDS, r"\d{9}"), validators.is_us_ssn, words=_SSN_WORDS, digits=9),
     Rule(
         "UK_NINO",
         re.compile(r"\b(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)\d\d\1\d\d\1\d\d\1[A-D]\b"),
-        lettered=True,
-        digits=6,
+        shapes=(b"AA000000A", b"AA 00 00 00 A"),
     ),
     Rule(
         "ES_ID",
         re.compile(r"(?<![\w-])(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"),
         validators.is_spanish_id,
-        lettered=True,
-        digits=7,
+        shapes=(b"0000000A", b"0000000 A"),
     ),
     Rule(
         "FR_NIR",
         re.compile(r"(?<![\w-])[12] ?\d\d ?(?:0[1-9]|1[0-2]) ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d(?![\w-])"),
         validators.is_french_nir,
-        digits=14,
+        shapes=(b"000 000 00", b"000 00000", b"000000 00", b"00000000"),
         personal=False,
     ),
     Rule(
         "IT_FISCAL_CODE",
         re.compile(r"\b[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]\b"),
         validators.is_codice_fiscale,
-        lettered=True,
-        digits=7,
+        shapes=(b"AAAAAA00A00A000A",),
     ),
     Rule(
         "IN_AADHAAR",
         re.compile(r"(?<![\w-])[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
         validators.is_aadhaar,
-        digits=12,
+        shapes=(b"0000 0000 0000",),
         personal=False,
     ),
     Rule("IN_AADHAAR", _after(_AADHAAR_WORDS, r"\d{12}"), validators.is_aadhaar, words=_AADHAAR_WORDS, digits=12),
-    Rule("IN_PAN", re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"), lettered=True, digits=4, personal=False),
+    Rule(
+        "IN_PAN",
+        re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"),
+        shapes=(b"AAAAA0000A",),
+        personal=False,
+    ),
     Rule(
         "BR_CPF",
         re.compile(r"(?<![\w.-])\d{3}\.\d{3}\.\d{3}-\d\d(?![\w-])"),
         validators.is_cpf,
-        signs=(".",),
-        digits=11,
+        shapes=(b"000 000 000 00",),
     ),
     Rule("UK_NHS", _after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
     Rule("CA_SIN", _after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
@@ -259,7 +259,7 @@ NUMBERS = (
     Rule(
         "PHONE",
         re.compile(r"(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.-]))\d{3}[ .-]\d{4}(?![\w-]|\.\d)"),
-        digits=10,
+        shapes=(b"000 0000",),
         personal=False,
     ),
     Rule(
@@ -284,7 +284,7 @@ NUMBERS = (
         "PHONE",
         re.compile(r"(?<![\w.,+-])[2-9]\d\d \d{3} \d{4}(?![\w,.-]\d| \d)"),
         validators.is_national_phone,
-        digits=10,
+        shapes=(b"000 000 0000",),
         personal=False,
     ),
 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from ahocorasick_rs import AhoCorasick, Implementation
+from ahocorasick_rs import AhoCorasick, BytesAhoCorasick, Implementation
 from msgspec import Struct
 
 from tunesmith.quality.pii import rules
@@ -20,11 +20,14 @@ DENSE_DIGITS, DENSE_GAP = 6, 3
 """A number is so many digits with at most so many other characters between two of them."""
 
 DIGIT_RUN = re.compile(r"[0-9]+")
-BESIDE_LETTER = re.compile(r"[A-Z][ -]?[0-9]|[0-9][ -]?[A-Z]")
 WORDS_BEFORE, LETTERS_BEFORE, REST_AFTER = 64, 16, 32
 """How far around dense digits a number reaches: the words that name it, its own letters, and what is left of it."""
 
 DIGITS = bytes(ord("0") if 48 <= byte <= 57 else ord(" ") for byte in range(256))
+SHAPES = bytes(
+    ord("0") if 48 <= byte <= 57 else ord("A") if 65 <= byte <= 90 else ord(" ") if byte in b" ./-" else ord("x")
+    for byte in range(256)
+)
 KEY_LIKE = bytes(
     ord("k") if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-") else ord(" ") for byte in range(256)
 )
@@ -74,10 +77,8 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
         yield from _apply(rules.IP_ADDRESSES[1], text)
     if _has_dotted_quad(text, runs):
         yield from _apply(rules.IP_ADDRESSES[0], text)
-    if not text.isascii() or _has_date(runs):
-        lower = text.lower()
-        if any(word in lower for word in rules.BIRTH_DATE.words):
-            yield from _apply(rules.BIRTH_DATE, text)
+    if (not text.isascii() or _has_date(runs)) and rules.BIRTH_DATE in _named_rules(text):
+        yield from _apply(rules.BIRTH_DATE, text)
     for start, end in _number_zones(text, runs):
         yield from _numbers(text, start, end)
 
@@ -174,12 +175,12 @@ def _number_zones(text: str, runs: Runs) -> Runs:
 
 def _numbers(text: str, start: int, end: int) -> Iterator[PiiSpan]:
     zone = text[start:end]
-    digits = sum(map(zone.count, "0123456789"))
+    shape = zone.encode("ascii", "replace").translate(SHAPES)
+    digits = shape.count(b"0")
     words_start = max(start - WORDS_BEFORE, 0)
-    named = _named_rules(text[words_start:end].lower())
-    lettered = BESIDE_LETTER.search(zone) is not None
+    likely = _named_rules(text[words_start:end]) | _shaped_rules(shape)
     for rule in rules.NUMBERS:
-        if digits < rule.digits or (rule.words and rule not in named) or (rule.lettered and not lettered):
+        if digits < rule.digits or not (rule in likely or rule.signs):
             continue
         if rule.signs and not any(sign in zone for sign in rule.signs):
             continue
@@ -188,19 +189,33 @@ def _numbers(text: str, start: int, end: int) -> Iterator[PiiSpan]:
             yield from _apply(rule, text, begin, end)
 
 
-def _named_rules(words: str) -> set[Rule]:
-    """The rules for numbers one of whose words is in `words`."""
+def _named_rules(text: str) -> set[Rule]:
+    """The rules one of whose words is in `text`."""
     automaton, named = _word_automaton()
+    words = text.lower()
     if not words.isascii():
         words = words.encode("utf-8", "replace").decode()  # no lone surrogates
     return {named[word] for word, _, _ in automaton.find_matches_as_indexes(words, overlapping=True)}
 
 
+def _shaped_rules(shape: bytes) -> set[Rule]:
+    """The rules one of whose shapes is in `shape`."""
+    automaton, shaped = _shape_automaton()
+    return {shaped[place] for place, _, _ in automaton.find_matches_as_indexes(shape, overlapping=True)}
+
+
 @functools.cache
 def _word_automaton() -> tuple[AhoCorasick, tuple[Rule, ...]]:
-    named = [(word, rule) for rule in rules.NUMBERS for word in rule.words]
+    named = [(word, rule) for rule in (rules.BIRTH_DATE, *rules.NUMBERS) for word in rule.words]
     automaton = AhoCorasick([word for word, _ in named], implementation=Implementation.DFA)
     return automaton, tuple(rule for _, rule in named)
+
+
+@functools.cache
+def _shape_automaton() -> tuple[BytesAhoCorasick, tuple[Rule, ...]]:
+    shaped = [(shape, rule) for rule in rules.NUMBERS for shape in rule.shapes]
+    automaton = BytesAhoCorasick([shape for shape, _ in shaped], implementation=Implementation.DFA)
+    return automaton, tuple(rule for _, rule in shaped)
 
 
 def _apply(rule: Rule, text: str, start: int = 0, end: int | None = None) -> Iterator[PiiSpan]:
