@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.report.charts import Series, bar_chart, histogram, line_chart, ticks
+from tunesmith.report.charts import Series, bar_chart, histogram, line_chart, thinned, ticks
 
 FINITE = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -36,3 +36,14 @@ def test_a_line_stays_inside_its_chart(values: list[float]) -> None:
 
 def test_names_in_charts_are_escaped() -> None:
     assert "<b>" not in bar_chart([("<b>bold</b>", 1), ("plain", 2)], unit="rows")
+
+
+@given(st.lists(FINITE, min_size=1, max_size=400), st.integers(10, 100))
+def test_thinning_keeps_the_ends_the_extremes_and_the_order(values: list[float], most: int) -> None:
+    points = list(enumerate(values))
+    kept = thinned(points, most)
+    assert kept[0] == points[0]
+    assert kept[-1] == points[-1]
+    assert {min(values), max(values)} <= {y for _, y in kept}
+    assert list(kept) == sorted(kept)
+    assert len(kept) <= most + 4

@@ -70,7 +70,7 @@ def test_the_report_shows_the_prompted_base_p_values_signatures_and_the_smallest
     full_run: RunFolder,
 ) -> None:
     text = page(full_run)
-    for shown in ("Prompted", "0.400", "p 5.0e-04", "nrefs:1|case:mixed", "Answer with one label.", "--run-code"):
+    for shown in ("Prompted", "0.400", "p &lt;0.001", "nrefs:1|case:mixed", "Answer with one label.", "--run-code"):
         assert shown in text
     assert "45 rows cannot show a difference in exact match under 0.070" in text
     assert 'class="confusion"' in text
@@ -84,3 +84,20 @@ def test_the_adapters_verdict_is_gone_once_it_is_merged(full_run: RunFolder) -> 
     assert "The adapter is not merged." in page(full_run)
     full_run.merged.mkdir()
     assert "The adapter is not merged." not in page(full_run)
+
+
+def test_a_general_loss_is_marked_only_where_its_verdict_is_an_alarm() -> None:
+    plain = evaluation(SAMPLES)
+    worse = msgspec.structs.replace(plain.metrics[3], difference=Estimate(0.015, 0.009, 0.023), significant=True)
+    assert plain.change(worse) == "none"  # the verdict says: no sign of forgetting
+    alarmed = msgspec.structs.replace(plain, verdicts=(Verdict("forgetting", "warn", "It forgot.", "", ""),))
+    assert alarmed.change(worse) == "bad"
+    assert alarmed.change(msgspec.structs.replace(worse, name="exact match", better="higher")) == "good"
+    assert plain.change(msgspec.structs.replace(worse, name="loss")) == "bad"
+
+
+def test_scores_of_right_or_wrong_are_one_bar_and_graded_ones_a_column_a_row() -> None:
+    right_or_wrong, _ = row_outcomes(rich().samples)
+    assert "better 67%, the same 33%, worse 0%" in right_or_wrong.chart
+    graded = [msgspec.structs.replace(sample, tuned_score=0.4) for sample in SAMPLES]
+    assert row_outcomes(graded)[0].chart.count('class="gain"') == 2 * len(SAMPLES)

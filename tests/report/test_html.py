@@ -5,13 +5,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_run import SAMPLES, STEPS, evaluation, events, write_events
+from synthetic_run import STEPS, evaluation, events, write_events
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation.result import Sample
-from tunesmith.report.html import difference, smoothed, write_report
+from tunesmith.report.html import smoothed, write_report
+from tunesmith.report.samples import difference, outcomes
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec
+from tunesmith.training.events import StepEvent
 
 HOSTILE = "<script>alert(1)</script> \" onload='x' </td>{{ 7*7 }}"
 
@@ -35,7 +37,8 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
-        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        led = [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.loaded += [address for address in led if not address.startswith("#")]
         self.loaded += [tag] if tag in ("script", "link", "iframe", "object", "embed", "img") else []
         self.unscoped += tag == "th" and "scope" not in named
         self.headings += [int(tag[1])] if re.fullmatch(r"h[1-6]", tag) else []
@@ -81,6 +84,13 @@ def test_every_part_of_the_run_is_in_the_report(full_run: RunFolder) -> None:
         assert line in text
 
 
+def test_the_contents_lead_to_the_sections(full_run: RunFolder) -> None:
+    text = page(full_run)
+    anchors = re.findall(r'<li><a href="#(\w+)">', text)
+    assert len(anchors) == 6
+    assert all(f'id="{anchor}"' in text for anchor in anchors)
+
+
 def test_the_curves_hold_every_point(full_run: RunFolder) -> None:
     curve, smooth, validation = re.findall(r'points="([^"]*)"', page(full_run))[:3]
     assert len(curve.split()) == len(smooth.split()) == STEPS
@@ -110,10 +120,28 @@ def test_hostile_text_stays_text(full_run: RunFolder) -> None:
     assert Outline(text).loaded == []
 
 
-def test_rows_that_only_one_model_gets_right_come_first(full_run: RunFolder) -> None:
-    shown = [int(row) for row in re.findall(r"<h3>Row (\d+)</h3>", page(full_run))]
-    assert shown[:3] == [1, 2, 3]
-    assert sorted(shown) == list(range(1, len(SAMPLES) + 1))
+def test_every_outcome_is_shown_and_the_worse_ones_come_first(full_run: RunFolder) -> None:
+    text = page(full_run)
+    assert [int(row) for row in re.findall(r"<h4>Row (\d+)</h4>", text)] == [3, 1, 2, 4, *range(5, 13)]
+    titles = [
+        "Worse than the base&#39;s",
+        "Better than the base&#39;s",
+        "No better, and not the",
+        "The reference, from",
+    ]
+    places = [text.index(f"<h3>{title}") for title in titles]
+    assert places == sorted(places)
+
+
+def test_that_nothing_got_worse_is_said() -> None:
+    worse, better, unchanged, right = outcomes([Sample(0, "p", "yes", "no", "yes"), Sample(1, "p", "yes", "no", "nay")])
+    assert [outcome.rows for outcome in (worse, better, unchanged, right)] == [0, 1, 1, 0]
+    assert outcomes([]) == []
+
+
+def test_a_graded_score_decides_before_the_words_do() -> None:
+    sample = Sample(0, "p", "a b c", "a b", "a", base_score=0.8, tuned_score=0.5)
+    assert [outcome.rows for outcome in outcomes([sample])] == [1, 0, 0, 0]
 
 
 def test_a_last_line_that_a_crash_cut_short_is_not_read(full_run: RunFolder) -> None:
@@ -134,9 +162,25 @@ def test_a_broken_part_is_named(full_run: RunFolder, part: str) -> None:
         write_report(full_run)
 
 
-def test_a_run_of_one_step_has_a_curve(bare_run: RunFolder) -> None:
+def test_a_run_of_one_step_says_its_loss(bare_run: RunFolder) -> None:
     write_events(bare_run, events()[:2])
-    assert "nan" not in page(bare_run)
+    assert re.search(r"Too little for a curve. Step 1: training loss \d\.\d{3}\.", page(bare_run))
+
+
+def test_a_run_without_a_finite_loss_says_so_and_its_verdict(bare_run: RunFolder) -> None:
+    lines = [f'{{"event": "step", "step": {step}, "loss": null}}' for step in range(1, 6)]
+    bare_run.events.write_text("\n".join([*lines, '{"event": "end", "step": 5}']))
+    text = page(bare_run)
+    assert "training loss not a number" in text
+    assert "Diverged: the loss is no finite number any more." in text
+
+
+def test_a_long_run_is_a_light_page(bare_run: RunFolder) -> None:
+    start = msgspec.structs.replace(events()[0], total_steps=10_000)
+    write_events(bare_run, [start, *(StepEvent(step, 1 + 99 * (step == 5000)) for step in range(1, 10_001))])
+    text = page(bare_run)
+    assert len(text) < 300_000
+    assert ">100</text>" in text  # the one spike is there, and its axis
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

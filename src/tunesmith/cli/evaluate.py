@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunesmith import api
-from tunesmith.cli.output import console, json_option, mark, print_json
-from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison
+from tunesmith.cli.output import STATUS_STYLE, console, json_option, mark, print_json
+from tunesmith.evaluation.result import Change, Estimate, Evaluation
+from tunesmith.planning.figures import probability
 
 
 @click.command("evaluate")
@@ -55,9 +56,10 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
     for metric in evaluation.metrics:
         values = [metric.base, *([metric.prompted] if prompted else []), metric.tuned]
         shown = ("" if value is None else _figure(value.value) for value in values)
-        table.add_row(metric.name, *shown, _change(metric, metric.difference), _p(metric.p))
+        change = _change(metric.difference, evaluation.change(metric))
+        table.add_row(metric.name, *shown, change, _p(metric.p))
         if metric.over_prompted is not None:
-            over = _change(metric, metric.over_prompted)
+            over = _change(metric.over_prompted, metric.change(metric.over_prompted))
             table.add_row("[dim]  over prompted[/]", "", "", "", over, _p(metric.p_over_prompted))
     out.print(table)
     headline = evaluation.metrics[0]
@@ -74,12 +76,10 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
             out.print(f"  → {escape(verdict.mend)}")
 
 
-def _change(metric: MetricComparison, difference: Estimate) -> str:
-    """The difference with its interval, coloured where the interval excludes zero."""
+def _change(difference: Estimate, change: Change) -> str:
+    """The difference with its interval, coloured by what it means."""
     text = f"{_figure(difference.value, '+')} ({_figure(difference.low, '+')} to {_figure(difference.high, '+')})"
-    if difference.low <= 0 <= difference.high:
-        return text
-    return f"[{'green' if (difference.value > 0) == (metric.better == 'higher') else 'red'}]{text}[/]"
+    return text if change == "none" else f"[{STATUS_STYLE[change]}]{text}[/]"
 
 
 def _figure(value: float, sign: str = "") -> str:
@@ -87,4 +87,4 @@ def _figure(value: float, sign: str = "") -> str:
 
 
 def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}"
+    return "" if value is None else probability(value)

@@ -34,7 +34,7 @@ from tunesmith.evaluation.evidence import AdapterState, Evidence, Leak, Memory
 from tunesmith.evaluation.measure import Measured, Questions, measure
 from tunesmith.evaluation.metrics import infer_task
 from tunesmith.evaluation.prompted import best_prompt
-from tunesmith.evaluation.result import Evaluation, MetricComparison, Sample, Verdict
+from tunesmith.evaluation.result import DRIFT, GENERAL_LOSS, Evaluation, MetricComparison, Sample, Verdict
 from tunesmith.evaluation.verdicts import judge
 from tunesmith.models.load import EMBEDDED, load_tokenizer
 from tunesmith.quality.checklist import check
@@ -233,8 +233,8 @@ def _general(measured: Systems[Measured]) -> list[MetricComparison]:
     """Loss on the retention suite, and on the base's own replies to general prompts."""
     found = []
     for name, base, tuned in (
-        ("general loss", measured.base.retention, measured.tuned.retention),
-        ("drift", measured.base.drift, measured.tuned.drift),
+        (GENERAL_LOSS, measured.base.retention, measured.tuned.retention),
+        (DRIFT, measured.base.drift, measured.tuned.drift),
     ):
         if base is not None and tuned is not None:
             loss, _ = compare_system_losses(Systems(base, tuned))
@@ -260,8 +260,8 @@ def _judge(
             headline=found[0],
             loss=by_name["loss"],
             events=events,
-            retention=by_name.get("general loss"),
-            drift=by_name.get("drift"),
+            retention=by_name.get(GENERAL_LOSS),
+            drift=by_name.get(DRIFT),
             tasks=tasks,
             memory=_memory(measured.base, measured.tuned, trained, references),
             leak=_leak(training, rows),

@@ -4,6 +4,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+GENERAL_LOSS, DRIFT = "general loss", "drift"
+
+WEIGHED = {GENERAL_LOSS: "forgetting", DRIFT: "drift"}
+"""Metrics that nearly every fine-tuning worsens a little → the verdict that says from where on it matters."""
+
+Change = Literal["good", "bad", "none"]
+"""What a difference means to whoever wants a better model."""
+
 
 class Estimate(Struct, frozen=True):
     """A value with its 95% interval."""
@@ -37,6 +45,16 @@ class MetricComparison(Struct, frozen=True):
     over_prompted: Estimate | None = None
     p_over_prompted: float | None = None
     signature: str = ""
+
+    def improves(self, difference: Estimate) -> bool:
+        """Whether `difference` points to the better side, surely or not."""
+        return (difference.value > 0) == (self.better == "higher")
+
+    def change(self, difference: Estimate) -> Change:
+        """What `difference` means, where its interval excludes zero."""
+        if difference.low <= 0 <= difference.high:
+            return "none"
+        return "good" if self.improves(difference) else "bad"
 
 
 class Sample(Struct, frozen=True):
@@ -101,3 +119,11 @@ class Evaluation(Struct, frozen=True):
     examples: int = 0
     confusion: Confusion | None = None
     skipped: tuple[str, ...] = ()
+
+    def change(self, metric: MetricComparison) -> Change:
+        """What `metric`'s difference means: of one in `WEIGHED`, a worse value only where its verdict is an alarm."""
+        change = metric.change(metric.difference)
+        if change != "bad" or metric.name not in WEIGHED:
+            return change
+        weighed = [verdict.status for verdict in self.verdicts if verdict.name == WEIGHED[metric.name]]
+        return "bad" if {"warn", "bad"} & set(weighed) else "none"

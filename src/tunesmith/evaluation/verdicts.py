@@ -75,7 +75,7 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
             f"Evaluate on {FEW_ROWS} or more rows that it has not seen, better 100 (--data FILE, or data.holdout).",
             signal="no evaluation set worth the name",
         )
-    if headline.significant and not _improved(headline, headline.difference):
+    if headline.significant and not headline.improves(headline.difference):
         return verdict(
             "bad",
             f"Fine-tuning hurt: {headline.name} went from {before} to {after}.",
@@ -91,8 +91,8 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
         )
     if headline.prompted is not None and headline.over_prompted is not None:
         prompted = _shown(headline, headline.prompted.value)
-        if not _sure(headline.over_prompted) or not _improved(headline, headline.over_prompted):
-            better = _improved(headline, headline.over_prompted)
+        if not _sure(headline.over_prompted) or not headline.improves(headline.over_prompted):
+            better = headline.improves(headline.over_prompted)
             said = "It is not surely better than a prompt" if better else "A prompt does as well"
             return verdict(
                 "warn",
@@ -105,7 +105,7 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
         return verdict("good", f"Fine-tuning helped: {headline.name} went from {before} to {after}.", "")
     visible = "not known" if headline.detectable is None else _points(headline, headline.detectable)
     smallest = f"{headline.rows} rows cannot show a difference under {visible}"
-    if loss.significant and _improved(loss, loss.difference):
+    if loss.significant and loss.improves(loss.difference):
         return verdict(
             "warn",
             f"The tuned model's loss is lower, but its {headline.name} shows no difference ({before}, now {after}).",
@@ -166,7 +166,7 @@ def judge_tasks(tasks: Sequence[MetricComparison]) -> Verdict:
     worse = [
         task
         for task in tasks
-        if task.significant and not _improved(task, task.difference) and (task.p or 0.0) * len(tasks) < SURE_P
+        if task.significant and not task.improves(task.difference) and (task.p or 0.0) * len(tasks) < SURE_P
     ]
     if not worse:
         return Verdict("forgetting", "good", "On general tasks it is not shown to be worse than its base.", told, "")
@@ -269,10 +269,6 @@ def _without_repeats(verdicts: list[Verdict]) -> tuple[Verdict, ...]:
         if known is None or order.index(verdict.status) > order.index(known.status):
             kept[verdict.name] = verdict
     return tuple(kept.values())
-
-
-def _improved(metric: MetricComparison, difference: Estimate) -> bool:
-    return (difference.value > 0) == (metric.better == "higher")
 
 
 def _sure(difference: Estimate) -> bool:

@@ -266,9 +266,7 @@ def _use(run: RunFolder, spec: RunSpec, form: Form, weights: str) -> str:
 
 
 def _read(metric: MetricComparison) -> str:
-    if not metric.significant:
-        return "no difference shown"
-    return "better" if (metric.difference.value > 0) == (metric.better == "higher") else "worse"
+    return {"none": "no difference shown", "good": "better", "bad": "worse"}[metric.change(metric.difference)]
 
 
 def _estimate(estimate: Estimate, *, signed: bool = False) -> str:

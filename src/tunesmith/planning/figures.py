@@ -32,7 +32,19 @@ def duration(seconds: float) -> str:
         return f"{seconds / 3600:.1f} h"
     if seconds >= 90:
         return f"{seconds / 60:.1f} min"
+    if seconds < 0.1:
+        return "<0.1 s"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def probability(p: float) -> str:
+    """A p-value to three decimals: how far below that it lies depends on how many samples were drawn."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def calls(count: int) -> str:
+    """A number of calls, in words that agree."""
+    return f"{count:,} call{'' if count == 1 else 's'}"
 
 
 def compact(count: int) -> str:

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.planning.data_facts import OPENAI_ENCODING
-from tunesmith.planning.figures import dollars, duration, number, size
+from tunesmith.planning.figures import calls, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
 from tunesmith.planning.volume import Volume, Way
 
@@ -136,8 +136,8 @@ def pays_from(way: Way) -> str:
             return "never"
         case 0:
             return "the first call"
-        case calls:
-            return f"{calls:,} calls"
+        case count:
+            return calls(count)
 
 
 def rows(count: int) -> str:

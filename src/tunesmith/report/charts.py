@@ -14,8 +14,11 @@ from msgspec import Struct
 WIDE, NARROW = 720, 340
 """Widths in pixels at which charts are drawn; on the page they scale a little to either side."""
 
+LETTER = 7.2
+"""About the width of a letter of the charts' type, in pixels."""
+
 MARKED_POINTS = 200
-"""Points with a tooltip of their own per series; the line itself always has them all."""
+"""Points with a tooltip of their own per series."""
 
 
 class Series(Struct, frozen=True):
@@ -53,8 +56,23 @@ def line_chart(
     marker: tuple[float, str] | None = None,
     flags: Sequence[Flag] = (),
 ) -> Markup:
-    """Lines over a common x axis with ticks, a grid and tooltips; `marker` is a labelled vertical line at an x."""
+    """Lines over a common x axis with ticks, a grid and tooltips; `marker` is a labelled vertical line at an x.
+
+    A line of more points than the chart has pixels is thinned.
+    """
     return _both(lambda width: _lines(series, x_label, y_label, marker, flags, width, 300 if width == WIDE else 240))
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[float, float]]:
+    """About `most` of `points`: of each stretch its lowest and its highest, so no spike is lost, and both ends."""
+    if len(points) <= most:
+        return points
+    stretch = math.ceil(2 * len(points) / most)
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), stretch):
+        places = range(start, min(start + stretch, len(points)))
+        kept |= {min(places, key=lambda place: points[place][1]), max(places, key=lambda place: points[place][1])}
+    return [points[place] for place in sorted(kept)]
 
 
 def difference_chart(differences: Sequence[float], *, y_label: str) -> Markup:
@@ -102,18 +120,19 @@ def range_chart(ranges: Sequence[Range], *, x_label: str, marker: tuple[float, s
     return _both(lambda width: _ranges(ranges, x_label, marker, width))
 
 
-def stacked_bar(parts: Sequence[tuple[str, float]], total: float) -> Markup:
-    """One horizontal bar of named parts, as shares of `total` (styles part-1, part-2, …)."""
+def stacked_bar(parts: Sequence[tuple[str, str, float]], total: float) -> Markup:
+    """One horizontal bar of parts (name, style, value), as shares of `total`."""
     width, height, left = WIDE, 16, 0.0
     drawn = []
-    for index, (name, value) in enumerate(parts, start=1):
+    for name, style, value in parts:
         size = width * value / total if total else 0.0
         drawn.append(
-            f'<rect class="part-{index}" x="{left:.1f}" y="0" width="{size:.1f}" height="{height}">'
+            f'<rect class="{style}" x="{left:.1f}" y="0" width="{size:.1f}" height="{height}">'
             f"<title>{escape(name)}: {value / total:.0%}</title></rect>"
         )
         left += size
-    return _svg(width, height, ", ".join(name for name, _ in parts), drawn, stretch=True)
+    label = ", ".join(f"{name} {value / total:.0%}" for name, _, value in parts)
+    return _svg(width, height, label, drawn, stretch=True)
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -132,16 +151,18 @@ def _lines(
     width: int,
     height: int,
 ) -> Markup:
-    left, right, top, bottom = 48, 12, 14, 40
+    right, top, bottom = 12, 14, 40
     points = [point for line in series for point in line.points]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     y_low, y_high = min(y for _, y in points), max(y for _, y in points)
     padding = (y_high - y_low) * 0.06 or 0.5
     y_low, y_high = 0.0 if 0 <= y_low <= padding else y_low - padding, y_high + padding
+    y_ticks = ticks(y_low, y_high, 5)
+    left = max(48.0, 14 + LETTER * max(len(_tick(tick)) for tick in y_ticks))
     x = _scale(x_low, x_high, left, width - right)
     y = _scale(y_low, y_high, height - bottom, top)
 
-    parts = _y_axis(y, ticks(y_low, y_high, 5), left, width - right)
+    parts = _y_axis(y, y_ticks, left, width - right)
     parts += _x_axis(x, ticks(x_low, x_high, 8 if width == WIDE else 5), x_label, left, width - right, height - bottom)
     parts.append(f'<text class="label" x="{left}" y="{top - 3}">{escape(y_label)}</text>')
     if marker is not None:
@@ -152,15 +173,16 @@ def _lines(
         parts.append(
             f'<text class="label" x="{x(at) + shift:.1f}" y="{top + 10}" text-anchor="{anchor}">{escape(name)}</text>'
         )
-    for flag in flags:
+    for index, flag in enumerate(flags):
+        level = top + 18 + 20 * sum(abs(x(other.at) - x(flag.at)) < 18 for other in flags[:index])
         parts.append(
             f'<g class="flag {flag.style}"><title>{escape(flag.text)}</title>'
-            f'<line x1="{x(flag.at):.1f}" x2="{x(flag.at):.1f}" y1="{top + 18}" y2="{height - bottom}"/>'
-            f'<circle cx="{x(flag.at):.1f}" cy="{top + 18}" r="8"/>'
-            f'<text x="{x(flag.at):.1f}" y="{top + 22}" text-anchor="middle">!</text></g>'
+            f'<line x1="{x(flag.at):.1f}" x2="{x(flag.at):.1f}" y1="{level}" y2="{height - bottom}"/>'
+            f'<circle cx="{x(flag.at):.1f}" cy="{level}" r="8"/>'
+            f'<text x="{x(flag.at):.1f}" y="{level + 4}" text-anchor="middle">!</text></g>'
         )
     for line in series:
-        path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in line.points)
+        path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in thinned(line.points, width))
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
         parts += _marks(line, x_label, x, y)
     label = f"{y_label} by {x_label}: " + ", ".join(line.name for line in series)
@@ -172,6 +194,7 @@ def _differences(differences: Sequence[float], y_label: str, width: int) -> Mark
     y = _scale(min(0.0, *differences), max(0.0, *differences, 1e-9), height - bottom, top)
     step = (width - left - right) / len(differences)
     parts = _y_axis(y, ticks(min(0.0, *differences), max(0.0, *differences), 4), left, width - right)
+    parts.append(f'<text class="label" x="{left}" y="{top - 3}">{escape(y_label)}</text>')
     for index, value in enumerate(differences):
         style = "gain" if value > 0 else "loss" if value < 0 else "same"
         parts.append(
@@ -193,13 +216,13 @@ def _marks(line: Series, x_label: str, x: Callable[[float], float], y: Callable[
 
 
 def _bars(bars: Sequence[tuple[str, float]], unit: str, width: int) -> Markup:
-    row, gutter = 26, min(max(len(name) for name, _ in bars), 24 if width == WIDE else 14) * 7.2 + 14
+    row, gutter = 26, min(max(len(name) for name, _ in bars), 24 if width == WIDE else 14) * LETTER + 14
     room = width - gutter - 84
     largest = max((value for _, value in bars), default=1) or 1
     parts = []
     for index, (name, value) in enumerate(bars):
         y, size = index * row + 4, room * value / largest
-        shown = name if len(name) * 7.2 + 14 <= gutter + 1 else name[: int(gutter / 7.2) - 3] + "…"
+        shown = name if len(name) * LETTER + 14 <= gutter + 1 else name[: int(gutter / LETTER) - 3] + "…"
         parts.append(
             f"<g><title>{escape(name)}: {value:,g} {escape(unit)}</title>"
             f'<text class="name" x="{gutter - 8:.0f}" y="{y + 14}" text-anchor="end">{escape(shown)}</text>'
@@ -256,7 +279,7 @@ def _y_axis(y: Callable[[float], float], at: Sequence[float], left: float, right
     """Grid lines with their values to the left."""
     return [
         f'<line class="grid" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_tick(tick)}</text>'
         for tick in at
     ]
 
@@ -266,10 +289,18 @@ def _x_axis(
 ) -> list[str]:
     """The axis with its values below and its label at the right end."""
     return [
-        *(f'<text class="tick" x="{x(tick):.1f}" y="{y + 18}" text-anchor="middle">{tick:g}</text>' for tick in at),
+        *(
+            f'<text class="tick" x="{min(x(tick), right - LETTER * len(_tick(tick)) / 2 + 10):.1f}" y="{y + 18}" '
+            f'text-anchor="middle">{_tick(tick)}</text>'
+            for tick in at
+        ),
         f'<line class="axis" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>',
         f'<text class="label" x="{right}" y="{y + 34}" text-anchor="end">{escape(label)}</text>',
     ]
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.6g}" if abs(value) >= 1000 else f"{value:g}"
 
 
 def _both(draw: Callable[[int], Markup]) -> Markup:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tunesmith.evaluation.result import Confusion, Evaluation, Sample, Verdict
-from tunesmith.report.charts import difference_chart
+from tunesmith.report.charts import difference_chart, stacked_bar
 from tunesmith.run_folder import RunFolder
 
 HEAT_LEVELS = 5
@@ -18,7 +18,10 @@ LARGEST_MATRIX = 12
 
 @dataclass(frozen=True)
 class RowOutcomes:
-    """How many rows the tuned model does better, as well and worse on than `rival`; the columns, one a row, drawn."""
+    """How many rows the tuned model does better, as well and worse on than `rival`, drawn.
+
+    Scores that are only right or wrong are one bar of three parts, others a column a row.
+    """
 
     rival: str
     better: int
@@ -50,13 +53,7 @@ def row_outcomes(samples: Sequence[Sample]) -> list[RowOutcomes]:
     base = [sample.tuned_score - sample.base_score for sample in samples]
     prompted = [s.tuned_score - s.prompted_score for s in samples if s.prompted_score is not None]
     return [
-        RowOutcomes(
-            rival=rival,
-            better=sum(value > 0 for value in differences),
-            same=sum(value == 0 for value in differences),
-            worse=sum(value < 0 for value in differences),
-            chart=difference_chart(differences, y_label=f"tuned minus {rival}"),
-        )
+        _row_outcomes(rival, differences)
         for rival, differences in (("base", base), ("prompted base", prompted))
         if any(differences)
     ]
@@ -72,6 +69,20 @@ def matrices(confusion: Confusion | None) -> list[Matrix]:
 def standing_verdicts(evaluation: Evaluation, run: RunFolder) -> list[Verdict]:
     """The evaluation's verdicts, without that on an adapter which was merged since."""
     return [verdict for verdict in evaluation.verdicts if verdict.name != "adapter" or not run.merged.is_dir()]
+
+
+def _row_outcomes(rival: str, differences: Sequence[float]) -> RowOutcomes:
+    better, same, worse = (
+        sum(value > 0 for value in differences),
+        sum(value == 0 for value in differences),
+        sum(value < 0 for value in differences),
+    )
+    if {abs(value) for value in differences} <= {0.0, 1.0}:
+        parts = [("better", "gain", better), ("the same", "same", same), ("worse", "loss", worse)]
+        chart = stacked_bar(parts, len(differences))
+    else:
+        chart = difference_chart(differences, y_label=f"score, tuned minus {rival}, a column a row")
+    return RowOutcomes(rival, better, same, worse, chart)
 
 
 def _matrix(name: str, classes: tuple[str, ...], counts: Sequence[Sequence[int]]) -> Matrix:

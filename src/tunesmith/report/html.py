@@ -4,33 +4,29 @@ The result comes first, then what it rests on, then how to make it again. A part
 (no evaluation yet, no plan) is left out, so the report can be written at any moment of a run.
 """
 
-import difflib
 import math
 import platform
-import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
 from tunesmith import storage
-from tunesmith.evaluation.result import MetricComparison, Sample
+from tunesmith.evaluation.result import Change, Evaluation, MetricComparison
 from tunesmith.planning.plan import MethodPlan, Plan
 from tunesmith.report.advice import show_advice
 from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_chart, stacked_bar
 from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
 from tunesmith.report.measures import measure_charts
 from tunesmith.report.pages import render, render_part
-from tunesmith.report.plan_page import break_even_chart
+from tunesmith.report.plan_page import BreakEven, break_even_charts
 from tunesmith.report.run_data import RunData, read_run
+from tunesmith.report.samples import outcomes
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec, range_warnings
-
-SHOWN_SAMPLES = 6
-"""Samples laid open; the rest are one click away."""
 
 SMOOTHED_SHARE = 0.08
 """Of the run's steps: how many the smoothed training loss averages over."""
@@ -42,31 +38,12 @@ PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safeten
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of a reply; `differs` says that the reference does not have it there."""
-
-    text: str
-    differs: bool
-
-
-@dataclass(frozen=True)
-class ShownSample:
-    """A sample with its replies cut into pieces, and whether each is the reference, but for outer whitespace."""
-
-    sample: Sample
-    base: tuple[Piece, ...]
-    tuned: tuple[Piece, ...]
-    base_matches: bool
-    tuned_matches: bool
-
-
-@dataclass(frozen=True)
 class ShownMetric:
-    """A metric with its intervals drawn; `change` is good, bad or none, by direction and significance."""
+    """A metric with its intervals drawn; `change` is what its difference means."""
 
     metric: MetricComparison
     chart: Markup
-    change: str
+    change: Change
 
 
 @dataclass(frozen=True)
@@ -97,18 +74,17 @@ def plan_part(plan: Plan) -> Markup:
 
 
 def _values(data: RunData) -> dict[str, Any]:
-    samples = _samples(data.evaluation.samples) if data.evaluation else []
+    evaluation = data.evaluation
     return {
         "title": data.folder.root.resolve().name,
         "run": data,
-        "metrics": [_metric(metric) for metric in data.evaluation.metrics] if data.evaluation else [],
-        "outcomes": row_outcomes(data.evaluation.samples) if data.evaluation else [],
-        "matrices": matrices(data.evaluation.confusion) if data.evaluation else [],
-        "verdicts": standing_verdicts(data.evaluation, data.folder) if data.evaluation else [],
+        "metrics": [_metric(evaluation, metric) for metric in evaluation.metrics] if evaluation else [],
+        "row_outcomes": row_outcomes(evaluation.samples) if evaluation else [],
+        "matrices": matrices(evaluation.confusion) if evaluation else [],
+        "verdicts": standing_verdicts(evaluation, data.folder) if evaluation else [],
         "curves": _curves(data),
         "measures": measure_charts(data),
-        "samples": samples[:SHOWN_SAMPLES],
-        "more_samples": samples[SHOWN_SAMPLES:],
+        "outcomes": outcomes(evaluation.samples) if evaluation else [],
         "shown_advice": show_advice(data.advice) if data.advice else None,
         "plan": data.plan,
         "methods": _methods(data.plan) if data.plan else [],
@@ -116,31 +92,23 @@ def _values(data: RunData) -> dict[str, Any]:
         "used": _used(data.spec),
         "spec": dump_spec(data.spec),
         "warnings": _warnings(data),
+        "contents": _contents(data),
         "versions": _versions(),
     }
-
-
-def difference(reply: str, reference: str) -> tuple[Piece, ...]:
-    """`reply` cut into what it shares with `reference`, word by word, and what it does not."""
-    words, wanted = re.findall(r"\s+|\w+|[^\w\s]", reply), re.findall(r"\s+|\w+|[^\w\s]", reference)
-    pieces = []
-    for kind, start, end, _, _ in difflib.SequenceMatcher(None, words, wanted, autojunk=False).get_opcodes():
-        if start < end:
-            pieces.append(Piece("".join(words[start:end]), kind != "equal"))
-    return tuple(pieces)
 
 
 def smoothed(values: list[float]) -> list[float]:
     """The centred moving mean of `values`: unlike an exponential one it does not lag behind a falling loss."""
     half = round(len(values) * SMOOTHED_SHARE / 2)
+    sums = [0.0, *accumulate(values)]
     smooth = []
     for index in range(len(values)):
         reach = min(half, index, len(values) - 1 - index)
-        smooth.append(fmean(values[index - reach : index + reach + 1]))
+        smooth.append((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1))
     return smooth
 
 
-def _metric(metric: MetricComparison) -> ShownMetric:
+def _metric(evaluation: Evaluation, metric: MetricComparison) -> ShownMetric:
     ranges = [
         Range(name, style, estimate.value, estimate.low, estimate.high)
         for name, style, estimate in (
@@ -150,9 +118,7 @@ def _metric(metric: MetricComparison) -> ShownMetric:
         )
         if estimate is not None
     ]
-    improved = (metric.difference.value > 0) == (metric.better == "higher")
-    change = ("good" if improved else "bad") if metric.significant else "none"
-    return ShownMetric(metric, interval_chart(ranges), change)
+    return ShownMetric(metric, interval_chart(ranges), evaluation.change(metric))
 
 
 def _curves(data: RunData) -> Markup | None:
@@ -160,7 +126,7 @@ def _curves(data: RunData) -> Markup | None:
     # An online objective's validation is its negated reward, which has a chart of its own.
     evals = [event for event in data.evals if "reward" not in event.measures]
     validation = [(float(event.step), event.loss) for event in evals if math.isfinite(event.loss)]
-    if not losses and not validation:
+    if len({step for step, _ in [*losses, *validation]}) < 2:
         return None
     smooth = list(zip([x for x, _ in losses], smoothed([y for _, y in losses]), strict=True))
     series = [
@@ -178,21 +144,6 @@ def _curves(data: RunData) -> Markup | None:
     )
 
 
-def _samples(samples: tuple[Sample, ...]) -> list[ShownSample]:
-    """Rows on which one model is right and the other wrong come first: they show the difference, either way."""
-    shown = [
-        ShownSample(
-            sample=sample,
-            base=difference(sample.base, sample.reference),
-            tuned=difference(sample.tuned, sample.reference),
-            base_matches=sample.base.strip() == sample.reference.strip(),
-            tuned_matches=sample.tuned.strip() == sample.reference.strip(),
-        )
-        for sample in samples
-    ]
-    return sorted(shown, key=lambda item: item.base_matches == item.tuned_matches)
-
-
 def _methods(plan: Plan) -> list[ShownMethod]:
     largest = max(method.peak_bytes for method in plan.methods)
     return [
@@ -200,10 +151,10 @@ def _methods(plan: Plan) -> list[ShownMethod]:
             method,
             stacked_bar(
                 [
-                    ("weights", method.memory.weights),
-                    ("gradients and optimizer", method.memory.gradients + method.memory.optimizer),
-                    ("activations", method.memory.activations),
-                    ("logits or temporary", max(method.memory.logits, method.memory.temporary)),
+                    ("weights", "part-1", method.memory.weights),
+                    ("gradients and optimizer", "part-2", method.memory.gradients + method.memory.optimizer),
+                    ("activations", "part-3", method.memory.activations),
+                    ("logits or temporary", "part-4", max(method.memory.logits, method.memory.temporary)),
                 ],
                 largest,
             ),
@@ -212,8 +163,8 @@ def _methods(plan: Plan) -> list[ShownMethod]:
     ]
 
 
-def _break_even(plan: Plan | None) -> Markup | None:
-    return break_even_chart(plan.volume) if plan and plan.volume else None
+def _break_even(plan: Plan | None) -> list[BreakEven]:
+    return break_even_charts(plan.volume) if plan and plan.volume else []
 
 
 def _used(spec: RunSpec) -> dict[str, float | str]:
@@ -233,8 +184,24 @@ def _warnings(data: RunData) -> list[str]:
             "supervised tokens; raise training.max_length"
         )
     if data.end is not None and data.end.reason == "interrupted":
-        warnings.append(f"training was interrupted at step {data.end.step}; resume it with --resume")
+        warnings.append(
+            f"training was interrupted at step {data.end.step}; go on with: tunesmith train {data.folder.spec} --resume"
+        )
     return warnings
+
+
+def _contents(data: RunData) -> list[tuple[str, str]]:
+    """The sections that the report will have, by their anchors."""
+    sections = (
+        ("help", "Did it help?", data.evaluation),
+        ("curves", "How it learned", data.steps or data.evals),
+        ("samples", "What they say", data.evaluation and data.evaluation.samples),
+        ("advice", "Should it be fine-tuned?", data.advice),
+        ("data", "The data", data.check),
+        ("plan", "The plan", data.plan),
+    )
+    found = [(anchor, name) for anchor, name, there in sections if there]
+    return [*found, ("again", "Make it again")] if found else []
 
 
 def _versions() -> list[tuple[str, str]]:

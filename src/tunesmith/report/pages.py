@@ -1,5 +1,7 @@
 """What every page shares: the templates (autoescaped), the stylesheet, and how numbers are written for people."""
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -7,7 +9,7 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tunesmith.planning.figures import compact, dollars, duration, number, size
+from tunesmith.planning.figures import compact, dollars, duration, number, probability, size
 from tunesmith.planning.plan import METHOD_NAMES
 from tunesmith.planning.show import pays_from
 
@@ -54,9 +56,11 @@ def _environment() -> Environment:
     environment.filters["size"] = size
     environment.filters["figure"] = figure
     environment.filters["file_name"] = file_name
+    environment.filters["place"] = place
     environment.filters["sentence"] = sentence
     environment.filters["measure"] = measure
     environment.filters["compact"] = compact
+    environment.filters["probability"] = probability
     environment.filters["setting"] = number
     environment.filters["dollars"] = dollars
     environment.filters["pays_from"] = pays_from
@@ -69,6 +73,11 @@ def _environment() -> Environment:
 def file_name(where: str) -> str:
     """The last part of a path (with its line, if any): pages show it and keep the whole path in a tooltip."""
     return where.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def place(where: str, files: Sequence[str]) -> str:
+    """Where a row is: its line (and column) alone where all rows are of one file, else the file's name too."""
+    return where.removeprefix(f"{files[0]}:") if len(files) == 1 else file_name(where)
 
 
 def sentence(text: str) -> str:
@@ -85,5 +94,7 @@ def figure(value: float) -> str:
 
 def measure(value: float) -> str:
     """A measured value to the same number of decimals as others of its magnitude, so that columns line up."""
+    if not math.isfinite(value):
+        return "not a number"
     decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{decimals}f}".replace("-", MINUS)
