@@ -14,7 +14,7 @@ from tunesmith.models.load import load_model
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator, Piece
-from tunesmith.server.json_guide import JsonGuide, json_tokens
+from tunesmith.server.guide import ANY_OBJECT, Guide, json_grammar, json_tokens
 from tunesmith.server.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -160,7 +160,8 @@ def test_a_json_reply_parses_whatever_the_model_says_and_wherever_it_is_cut(limi
     from tunesmith.models.load import load_tokenizer
 
     tokens = json_tokens(load_tokenizer("embedded"), 2048, [0])
-    guide, luck, said = JsonGuide(tokens, 2048, [0]), random.Random(seed), []
+    guide = Guide(tokens, 2048, [0], json_grammar(ANY_OBJECT), param="response_format")
+    luck, said = random.Random(seed), []
     for remaining in range(limit, 0, -1):
         allowed = guide.allowed(remaining).nonzero()[:, 0].tolist()
         token = luck.choice(allowed)

@@ -328,7 +328,11 @@ def test_a_wrong_completion_request_names_the_parameter(client: openai.OpenAI, c
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
         ({"stop": ""}, "stop"),
         ({"messages": [1]}, "messages[0]"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
     ],
 )
 def test_a_wrong_chat_request_names_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:

@@ -46,7 +46,7 @@ SENTINEL = "q7~reply~7q"
 
 PROBE: Turns = [{"role": "user", "content": "?"}]
 
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 """How a template refuses a conversation: by its own raise_exception, or by an operation on what is not there."""
 
 log = logging.getLogger(__name__)
@@ -109,12 +109,16 @@ class Renderer:
 
     def prompt(self, row: Conversation) -> list[int]:
         """Token ids of the row's prompt, up to where its reply begins in training."""
+        return list(self._tokenizer.encode(self.prompt_text(row), add_special_tokens=row.text is not None))
+
+    def prompt_text(self, row: Conversation) -> str:
+        """What `prompt` makes tokens of."""
         if row.text is not None:
-            return list(self._tokenizer.encode(row.text))
+            return row.text
         turns = self._acceptable(row, [*row.prompt, Message("assistant", SENTINEL)])
         text = self._template(turns, row)
         start = self._reply_start(turns, len(turns) - 1, row, text, text)
-        return list(self._tokenizer.encode(text[:start], add_special_tokens=False))
+        return text[:start]
 
     def fingerprint(self) -> str:
         """Identifies what conversations become: tokenizer, template, and the day where the template writes it."""
@@ -165,7 +169,7 @@ class Renderer:
         if turns[index].get("tool_calls"):
             # More follows within the turn (braces, tags): up to where the turn ends when it is rendered as the last.
             tail = rest if last else (self._try([*turns[:index], told], row) or "").rpartition(SENTINEL)[2]
-            closing = rest[: _shared(rest, tail)]
+            closing = rest[: shared_length(rest, tail)]
             stops = [stop.end() for stop in self._special.finditer(closing)]
             if stops:
                 return text, Span(start, end + stops[-1])
@@ -185,7 +189,7 @@ class Renderer:
         if asked is not None and text.startswith(asked):
             return len(asked)
         if asked is not None:
-            shared = min(_shared(marked, asked), _shared(text, asked))
+            shared = min(shared_length(marked, asked), shared_length(text, asked))
             if self._header and shared > len(asked) - len(self._header):
                 self._warn(asked[shared:])
                 return shared
@@ -209,7 +213,7 @@ class Renderer:
         for turns in _forms(messages):
             try:
                 self._template(turns, row)
-            except _TEMPLATE_ERRORS as error:
+            except TEMPLATE_ERRORS as error:
                 refusal = refusal or error
             else:
                 return turns
@@ -220,7 +224,7 @@ class Renderer:
     def _try(self, turns: Turns, row: Conversation, *, generation: bool = False) -> str | None:
         try:
             return self._template(turns, row, generation=generation)
-        except _TEMPLATE_ERRORS:
+        except TEMPLATE_ERRORS:
             return None
 
     def _template(self, turns: Turns, row: Conversation | None, *, generation: bool = False) -> str:
@@ -238,15 +242,15 @@ class Renderer:
         """What the template writes to have the model speak; empty when it writes nothing."""
         try:
             plain, asked = (self._template(PROBE, None, generation=generation) for generation in (False, True))
-        except _TEMPLATE_ERRORS:
+        except TEMPLATE_ERRORS:
             return ""
-        return asked[_shared(plain, asked) :]
+        return asked[shared_length(plain, asked) :]
 
     def _stop_token(self) -> str:
         """What ends a reply where the template writes nothing after the last: what follows it before a next turn."""
         try:
             text = self._template([*PROBE, {"role": "assistant", "content": SENTINEL}, *PROBE], None)
-        except _TEMPLATE_ERRORS:
+        except TEMPLATE_ERRORS:
             text = ""
         after = text.partition(SENTINEL)[2]
         stop = self._special.match(after.lstrip())
@@ -325,7 +329,7 @@ def _trained_turns(row: Conversation, *, offset: int) -> Iterator[int]:
             yield index + offset
 
 
-def _shared(one: str, other: str) -> int:
+def shared_length(one: str, other: str) -> int:
     """How many characters the two texts begin with in common."""
     for place, (character, others) in enumerate(zip(one, other, strict=False)):
         if character != others:

@@ -9,20 +9,22 @@ import logging
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.dataset.call_format import CallFormat, call_format, shows_tools
 from tunesmith.errors import ModelError
 from tunesmith.evaluation.generate import end_tokens
 from tunesmith.server.adapters import Adapter, Adapters
 from tunesmith.server.batch import Batch, prompt_logits
 from tunesmith.server.errors import RequestError
-from tunesmith.server.json_guide import ANY_OBJECT, JsonGuide, json_tokens
+from tunesmith.server.guide import Guide, json_tokens
 from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens, report
 from tunesmith.server.text import TextStream
 
@@ -47,7 +49,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One prompt and how to go on from it; `choices` replies are made, the i-th with seed + i."""
+    """One prompt and how to go on from it; `choices` replies are made, the i-th with seed + i.
+
+    `shows_marks` leaves the special tokens that mark calls of tools in the text.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -55,7 +60,8 @@ class GenerationRequest:
     adapter: Adapter | None = None
     choices: int = 1
     stops: tuple[str, ...] = ()
-    guide: JsonGuide | None = None
+    guide: Guide | None = None
+    shows_marks: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class _Row:
         self.counts: Counter[int] = Counter()
         self.last = 0
         self._remaining = request.max_tokens
-        self._text = TextStream(engine.tokenizer, request.stops)
+        self._text = TextStream(engine.tokenizer, request.stops, engine.call_marks if request.shows_marks else {})
         self._ends = engine.ends
         self._guide = None if request.guide is None else request.guide.fresh()
 
@@ -214,10 +220,25 @@ class Generator:
         self._inbox.put(None)
         self._thread.join(timeout=30)
 
-    def json_guide(self, schema: Mapping[str, Any] = ANY_OBJECT) -> JsonGuide:
-        """A guide for replies that must be JSON of `schema`. Raises RequestError when it cannot be followed."""
+    def guide(self, grammar: str, *, param: str) -> Guide:
+        """A guide for replies of `grammar`. Raises RequestError, with `param`, when it cannot be followed."""
         ends = [end for end in self.ends if end < self.vocabulary]
-        return JsonGuide(self._spelling(), self.vocabulary, ends, schema)
+        return Guide(self._spelling(), self.vocabulary, ends, grammar, param=param)
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the model's chat template writes the tools it is offered."""
+        return shows_tools(self.tokenizer)
+
+    @cached_property
+    def call_format(self) -> CallFormat | None:
+        """How the model's chat template writes a call of a tool."""
+        return call_format(self.tokenizer, [str(self.tokenizer.convert_ids_to_tokens(end)) for end in self.ends])
+
+    @cached_property
+    def call_marks(self) -> dict[str, int]:
+        """The special tokens that mark calls, by their text."""
+        return {} if self.call_format is None else self.call_format.marks(self.tokenizer)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for; it may end in the middle of a character."""

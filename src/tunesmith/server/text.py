@@ -3,7 +3,8 @@
 The end of what is known is held back while it could still become a stop sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tokenizers.decoders import DecodeStream
@@ -13,19 +14,28 @@ if TYPE_CHECKING:
 
 
 class TextStream:
-    """Collects one reply. `stopped` says that a stop sequence has come; the text ends before it."""
+    """Collects one reply. `stopped` says that a stop sequence has come; the text ends before it.
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[str]) -> None:
+    Special tokens are no text, but for `marks` (text → token).
+    """
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        stops: Sequence[str],
+        marks: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         # Any: only fast tokenizers have it, and `load_tokenizer` gives no others; the base class does not declare it.
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         self._decoder = DecodeStream(skip_special_tokens=True)
+        self._marks = {token: text for text, token in marks.items()}
         self._stops = tuple(stops)
         self._held = ""
         self.stopped = False
 
     def add(self, token: int) -> str:
         """The text that is certain after `token`; often empty."""
-        text = self._held + (self._decoder.step(self._backend, token) or "")
+        text = self._held + (self._marks.get(token) or self._decoder.step(self._backend, token) or "")
         found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         if found:
             self.stopped = True

@@ -4,7 +4,7 @@ Messages are read and rendered by the code that reads and renders training rows,
 which it was taught, and a wrong message is told with the same path.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,13 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.formats.fields import Problems, dotted
 from tunesmith.dataset.formats.openai import read_messages
-from tunesmith.server.api import generation
+from tunesmith.server.api import generation, tools
 from tunesmith.server.api.dependencies import CallerOf, ServiceOf
 from tunesmith.server.api.generation import DEFAULT_MAX_TOKENS, GenerationBody, Reply
+from tunesmith.server.api.tools import ToolChoice, Tools, ToolUse
+from tunesmith.server.call_reader import CallReader
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator
-from tunesmith.server.json_guide import ANY_OBJECT
+from tunesmith.server.generator import GenerationRequest, Generator, Piece
+from tunesmith.server.guide import ANY_OBJECT, json_grammar
 from tunesmith.server.sampling import TokenChoice
+
+SCHEMA = "response_format.json_schema.schema"
+"""The parameter of a schema."""
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])
 
@@ -60,7 +65,7 @@ class ResponseFormat(BaseModel):
             raise RequestError(
                 'response_format: the schema must have "type": "object"',
                 code="invalid_value",
-                param="response_format.json_schema.schema",
+                param=SCHEMA,
             )
         return self.json_schema.wanted
 
@@ -73,6 +78,9 @@ class ChatBody(GenerationBody):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     metadata: dict[str, str] | None = Field(None, description="accepted, and without effect")
     store: bool | None = Field(None, description="accepted, and without effect: replies are not stored")
     service_tier: str | None = Field(None, description="accepted, and without effect")
@@ -85,11 +93,22 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
     """Reply to a conversation."""
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs: needs logprobs: true", code="invalid_value", param="top_logprobs")
-    conversation = read_conversation(body.messages)
     schema = None if body.response_format is None else body.response_format.schema_of_reply()
+    if schema is not None and body.tools and body.tool_choice != "none":
+        raise RequestError(
+            'response_format: not together with tools, but for tool_choice: "none"',
+            code="unsupported_value",
+            param="response_format",
+        )
+    conversation = read_conversation(body.messages, tools.offered(body.tools))
     generator, adapter = await generation.load_generator(service, caller, body.model)
+    use = await run_in_threadpool(
+        tools.tool_use, generator, body.tools, body.tool_choice, parallel=body.parallel_tool_calls
+    )
     prompt = await run_in_threadpool(render_prompt, generator, conversation)
-    guide = None if schema is None else await run_in_threadpool(generator.json_guide, schema)
+    guide = None if use is None else use.guide
+    if schema is not None:
+        guide = await run_in_threadpool(generator.guide, json_grammar(schema), param=SCHEMA)
     wanted = body.max_completion_tokens or body.max_tokens or DEFAULT_MAX_TOKENS
     asked = GenerationRequest(
         prompt=prompt,
@@ -99,21 +118,25 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
         choices=body.n or 1,
         stops=body.stops(),
         guide=guide,
+        shows_marks=use is not None,
     )
     if body.stream:
-        return await generation.server_sent_events(_chunks(request, body, generator, asked))
+        return await generation.server_sent_events(_chunks(request, body, generator, asked, use))
     replies = await generation.collect(generator, [asked], request)
     return JSONResponse(
         generation.envelope("chatcmpl-", "chat.completion", body.model)
         | {
-            "choices": [_choice(generator, index, reply, body) for index, reply in enumerate(replies)],
+            "choices": [_choice(generator, index, reply, body, use) for index, reply in enumerate(replies)],
             "usage": generation.usage([asked], sum(len(reply.tokens) for reply in replies)),
         }
     )
 
 
-def read_conversation(messages: list[dict[str, Any]]) -> Conversation:
-    """The messages as a conversation to go on from. Raises RequestError with the path of what is wrong."""
+def read_conversation(messages: list[dict[str, Any]], offered: tuple[dict[str, Any], ...] = ()) -> Conversation:
+    """The messages, and the tools that are offered, as a conversation to go on from.
+
+    Raises RequestError with the path of what is wrong.
+    """
     problems: Problems = []
     read = read_messages({"messages": messages}, "messages", (), problems)
     if problems:
@@ -127,57 +150,79 @@ def read_conversation(messages: list[dict[str, Any]]) -> Conversation:
         msgspec.json.encode(read)
     except UnicodeEncodeError as error:  # JSON can spell half a character (`\ud800`); no tokenizer can
         raise RequestError("messages: not valid Unicode text", code="invalid_value", param="messages") from error
-    return Conversation(messages=read, completion_start=len(read))
+    conversation = Conversation(messages=read, completion_start=len(read), tools=offered)
+    tools.check_results(conversation)
+    return conversation
 
 
 def render_prompt(generator: Generator, conversation: Conversation) -> tuple[int, ...]:
-    """The tokens that ask the generator's model for the next turn."""
+    """The tokens that ask the generator's model for the next turn. Raises RequestError."""
     from tunesmith.dataset.render import Renderer
 
-    return tuple(Renderer(generator.tokenizer).prompt(conversation))
+    renderer = Renderer(generator.tokenizer)
+    tools.check_written(renderer, conversation)
+    return tuple(renderer.prompt(conversation))
 
 
 async def _chunks(
-    request: Request, body: ChatBody, generator: Generator, asked: GenerationRequest
+    request: Request, body: ChatBody, generator: Generator, asked: GenerationRequest, use: ToolUse | None
 ) -> AsyncIterator[dict[str, Any]]:
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     head = generation.envelope("chatcmpl-", "chat.completion.chunk", body.model)
     if with_usage:
         head["usage"] = None
     begun: set[int] = set()
+    readers = [] if use is None else [use.reader() for _ in range(asked.choices)]
     tokens = 0
     async for pieces in generation.pieces_of(generator, [asked], whole=False, client=request):
         for piece in pieces:
             tokens += 1
             if piece.choice not in begun:
                 begun.add(piece.choice)
-                yield head | {"choices": [_delta(piece.choice, {"role": "assistant", "content": ""})]}
-            if piece.text or body.logprobs:
-                delta = _delta(piece.choice, {"content": piece.text})
-                if body.logprobs and piece.token.token not in generator.ends:
-                    delta["logprobs"] = {"content": [_logprob(generator, piece.token)], "refusal": None}
-                yield head | {"choices": [delta]}
+                content = "" if use is None else None
+                yield head | {"choices": [_delta(piece.choice, {"role": "assistant", "content": content})]}
+            logprobs = None
+            if body.logprobs and piece.token.token not in generator.ends:
+                logprobs = {"content": [_logprob(generator, piece.token)], "refusal": None}
+            for delta in _said(piece, readers) or ([{} if use else {"content": ""}] if logprobs else []):
+                yield head | {"choices": [_delta(piece.choice, delta, logprobs=logprobs)]}
+                logprobs = None
             if piece.finish is not None:
-                yield head | {"choices": [_delta(piece.choice, {}, piece.finish)]}
+                calls = readers[piece.choice].calls if readers else 0
+                yield head | {"choices": [_delta(piece.choice, {}, _finish(piece.finish, calls))]}
     if with_usage:
         yield head | {"choices": [], "usage": generation.usage([asked], tokens)}
 
 
-def _choice(generator: Generator, index: int, reply: Reply, body: ChatBody) -> dict[str, Any]:
+def _said(piece: Piece, readers: Sequence[CallReader]) -> list[dict[str, Any]]:
+    """What a piece adds to its message."""
+    if readers:
+        return tools.deltas(readers[piece.choice].feed(piece.text, last=piece.finish is not None))
+    return [{"content": piece.text}] if piece.text else []
+
+
+def _finish(finish: str | None, calls: int) -> str | None:
+    return "tool_calls" if calls and finish == "stop" else finish
+
+
+def _choice(generator: Generator, index: int, reply: Reply, body: ChatBody, use: ToolUse | None) -> dict[str, Any]:
     logprobs = None
     if body.logprobs:
         content = [_logprob(generator, token) for token in reply.tokens if token.token not in generator.ends]
         logprobs = {"content": content, "refusal": None}
+    message: dict[str, Any] = {"content": reply.text} if use is None else tools.message(use.reader(), reply.text)
     return {
         "index": index,
-        "message": {"role": "assistant", "content": reply.text, "refusal": None},
+        "message": {"role": "assistant", "refusal": None} | message,
         "logprobs": logprobs,
-        "finish_reason": reply.finish,
+        "finish_reason": _finish(reply.finish, len(message.get("tool_calls", ()))),
     }
 
 
-def _delta(index: int, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+def _delta(
+    index: int, delta: dict[str, Any], finish: str | None = None, *, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
 def _logprob(generator: Generator, choice: TokenChoice) -> dict[str, Any]:

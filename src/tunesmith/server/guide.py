@@ -1,4 +1,4 @@
-"""`response_format`: only tokens that keep the reply JSON of the schema that was asked for are allowed (llguidance).
+"""Holds a reply to a grammar: only tokens that keep it JSON of a schema, or a call of a tool, are allowed (llguidance).
 
 Where the reply nears its token limit, the shortest ending that closes what is open is forced, so that an object of any
 form always parses, however long-winded the model is. A schema may ask for more than there is room for.
@@ -38,22 +38,26 @@ _MARGIN = 6
 """Tokens to spare: one token may open several brackets, or begin a character that takes some more to end."""
 
 
-class JsonGuide:
-    """Holds one reply to a JSON object of `schema`. Raises RequestError for a schema that cannot be held to."""
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """The grammar of JSON that follows `schema`."""
+    return f"start: {json_rule(schema)}"
+
+
+def json_rule(schema: Mapping[str, Any], **spelling: str) -> str:
+    """JSON that follows `schema`, as part of a grammar's rule; `spelling` is llguidance's, else without whitespace."""
+    return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False, **spelling}})}"
+
+
+class Guide:
+    """Holds one reply to `grammar`. Raises RequestError, with `param`, for a grammar that cannot be held to."""
 
     def __init__(
-        self, tokens: LLTokenizer, vocabulary: int, ends: "Sequence[int]", schema: Mapping[str, Any] = ANY_OBJECT
+        self, tokens: LLTokenizer, vocabulary: int, ends: "Sequence[int]", grammar: str, *, param: str
     ) -> None:
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults={"whitespace_flexible": False})
-            problem = LLMatcher.validate_grammar(grammar, tokens)
-        except ValueError as error:
-            problem = str(error)
+        problem = LLMatcher.validate_grammar(grammar, tokens)
         if problem:
             raise RequestError(
-                f"response_format: the schema cannot be followed: {problem.splitlines()[0]}",
-                code="invalid_value",
-                param="response_format.json_schema.schema",
+                f"{param}: the schema cannot be followed: {problem.splitlines()[0]}", code="invalid_value", param=param
             )
         self._tokens = tokens
         self._matcher = LLMatcher(tokens, grammar, log_level=0)  # a token that does not fit is no news
@@ -61,7 +65,7 @@ class JsonGuide:
         self._ends = list(ends)
         self._forced: list[int] = []
 
-    def fresh(self) -> "JsonGuide":
+    def fresh(self) -> "Guide":
         """Another one of the same schema, for one more reply; compiling the schema again would cost more."""
         other = copy.copy(self)
         other._matcher, other._forced = self._matcher.deep_copy(), []
@@ -91,7 +95,7 @@ class JsonGuide:
 
     @property
     def complete(self) -> bool:
-        """Whether the object is closed."""
+        """Whether the reply is whole."""
         return self._matcher.is_accepting()
 
     def _shortest_ending(self, remaining: int) -> list[int]:
