@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from tunesmith.errors import SpecError
-from tunesmith.spec import ADAPTER_OPTIONS, RunSpec, dump_spec, load_spec, parse_spec, range_warnings
+from tunesmith.planning.typical import range_warnings
+from tunesmith.spec import ADAPTER_OPTIONS, RunSpec, dump_spec, load_spec, parse_spec
 
 MINIMAL = "model: embedded\ndata:\n  train: tickets.jsonl\noutput: runs/tickets\n"
 
@@ -83,12 +84,13 @@ def test_a_value_outside_its_typical_range_warns_with_the_range() -> None:
             "model": "embedded",
             "data": {"train": "x"},
             "output": "y",
-            "training": {"learning_rate": 0.01, "batch_size": 64},
+            "training": {"learning_rate": 0.01, "batch_size": 64, "scheduler": "constant"},
         }
     )
     warnings = range_warnings(spec)
     assert any("training.learning_rate is 0.01" in w and "1e-05 to 0.0005" in w for w in warnings)
     assert any("training.batch_size is 64" in w for w in warnings)
+    assert any("training.scheduler is constant" in w for w in warnings)
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class TrainingSpec(_Section):
-    """How they learn. Defaults follow the field's typical ranges (see `TYPICAL_RANGES`)."""
+    """How they learn. Defaults follow the field's typical ranges (see `planning/typical.py`)."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
     steps: Positive | None = Field(None, description="optimizer steps; instead of epochs")
@@ -283,18 +283,6 @@ class RunSpec(_Section):
         return self
 
 
-TYPICAL_RANGES: dict[str, tuple[float, float, str]] = {
-    "training.learning_rate": (1e-5, 5e-4, "lower for larger models"),
-    "training.batch_size": (4, 32, "the engine accumulates micro-batches to reach it"),
-    "training.epochs": (1, 5, "more data needs fewer epochs"),
-    "training.warmup": (0.05, 0.10, "stabilizes early training"),
-    "training.weight_decay": (0.01, 0.1, "regularization"),
-    "training.max_length": (512, 4096, "match your data; truncation loses supervised tokens"),
-    "adapter.r": (4, 64, "higher is more capacity and more memory"),
-}
-"""Low, high and the reason, per spec key: the field's usual starting points, not laws."""
-
-
 def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> RunSpec:
     """Read and validate the YAML file at `path`, with `key=value` overrides (`training.epochs=1`) applied.
 
@@ -337,18 +325,6 @@ def dump_spec(spec: RunSpec) -> str:
     if values["training"]["epochs"] is None and values["training"]["steps"] is None:
         values["training"]["epochs"] = spec.training.planned_epochs
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def range_warnings(spec: RunSpec) -> list[str]:
-    """One sentence per value that lies outside its typical range."""
-    warnings = []
-    for key, (low, high, reason) in TYPICAL_RANGES.items():
-        section, field = key.split(".")
-        value = getattr(getattr(spec, section), field)
-        unused = section == "adapter" and field not in ADAPTER_OPTIONS[spec.adapter.kind]
-        if value is not None and not unused and not low <= value <= high:
-            warnings.append(f"{key} is {value:g}, outside the typical {low:g} to {high:g} ({reason})")
-    return warnings
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

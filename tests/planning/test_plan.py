@@ -12,7 +12,7 @@ from tunesmith.errors import SpecError
 from tunesmith.planning.data_facts import RECOMMENDED_ROWS, TEMPLATE_TOKENS, _tiktoken_file, measure, rate
 from tunesmith.planning.plan import Plan, make_plan, plan_to_spec
 from tunesmith.planning.show import show_plan
-from tunesmith.spec import range_warnings
+from tunesmith.planning.typical import range_warnings
 
 MODEL = "meta-llama/Llama-3.2-1B"
 
@@ -54,7 +54,7 @@ def test_the_planned_spec_carries_the_planned_values_and_warns_of_nothing() -> N
     assert spec.output == "runs/tickets"
     assert spec.training.learning_rate == planned["training.learning_rate"]
     assert spec.adapter.r == planned["adapter.r"]
-    assert range_warnings(spec) == []
+    assert range_warnings(spec) == ()
 
 
 def test_the_method_that_fits_the_gpu_is_written_into_the_spec() -> None:

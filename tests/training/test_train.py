@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tunesmith.assets import embedded_model
 from tunesmith.errors import DataError, ModelError, RunError, SpecError, StorageError, TrainingError
 from tunesmith.models.load import load_model, load_tuned
+from tunesmith.planning.typical import range_warnings
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, parse_spec
 from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent
@@ -58,6 +59,8 @@ def test_a_run_leaves_its_spec_events_holdout_checkpoints_and_adapter(tickets: P
     assert isinstance(seen[-1], EndEvent)
     start = seen[0]
     assert start.train_rows + start.eval_rows == 40
+    assert start.warnings == range_warnings(spec)
+    assert [warning.split(",")[0] for warning in start.warnings] == ["training.max_length is 64"]
     assert len(run.holdout.read_bytes().splitlines()) == start.eval_rows
     assert {path.name for path in run.root.iterdir()} == {
         "spec.yaml", "events.jsonl", "holdout.jsonl", "checkpoints", "adapter",

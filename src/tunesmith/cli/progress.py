@@ -57,7 +57,7 @@ class TrainProgress:
                 found = f"validation loss {event.loss:.4f}" if reward is None else f"held-out reward {reward:.4f}"
                 self._out.print(f"  step {event.step:>5}  {found}{best}")
             case VerdictEvent():
-                self._out.print(f"  {mark(event.status)} {escape(event.finding)}")
+                self._out.print(f"  {mark(event.status)} {escape(event.finding)}", soft_wrap=True)
             case EndEvent():
                 self._progress.update(self._task, visible=False)
 
@@ -68,6 +68,8 @@ class TrainProgress:
             f"{escape(event.model)} in {event.precision}\n"
             f"  trainable: {event.trainable_parameters:,} of {event.total_parameters:,} parameters ({share:.2%})"
         )
+        for warning in event.warnings:
+            self._out.print(f"  {mark('warn')} {escape(warning)}", soft_wrap=True)
         if event.truncated_rows:
             self._out.print(
                 f"  {mark('warn')} {event.truncated_rows:,} rows cut by max_length; "

@@ -9,7 +9,7 @@ from tunesmith.cli.output import console, json_option, print_json
 from tunesmith.cli.progress import TrainProgress
 from tunesmith.errors import SpecError
 from tunesmith.settings import first_process
-from tunesmith.spec import load_spec, range_warnings
+from tunesmith.spec import load_spec
 
 
 @click.command("train")
@@ -45,8 +45,6 @@ def command(
     spec = load_spec(Path(spec_file), overrides)
     if not first_process():  # of several that a launcher started: only the first speaks
         ctx.exit(130 if api.train(spec, resume=resume).reason == "interrupted" else 0)
-    for warning in range_warnings(spec):
-        click.echo(f"warning: {warning}", err=True)
     if as_json:
         result = api.train(spec, resume=resume, processes=processes, on=on, workers=workers)
         print_json(result)

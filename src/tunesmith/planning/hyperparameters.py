@@ -1,6 +1,6 @@
 """Starting hyperparameters from the data's size, the model's size and the method, each with its reason and range.
 
-These are the field's starting points, not laws: a sweep beats them, and `range_warnings` uses the same ranges.
+These are the field's starting points, not laws: a sweep beats them, and the ranges are those of `typical.py`.
 Every rule is one small function, so it can be argued with where it stands.
 """
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tunesmith.planning.figures import compact
 from tunesmith.planning.memory import Method
-from tunesmith.spec import TYPICAL_RANGES
+from tunesmith.planning.typical import TYPICAL_RANGES
 
 STEPS_PER_EPOCH = 25
 """Fewer optimizer steps than this in an epoch learn little: the batch shrinks before it comes to that."""

@@ -17,6 +17,7 @@ from tunesmith import storage
 from tunesmith.dataset.run_rows import RunRows, read_rows
 from tunesmith.dataset.write import write
 from tunesmith.errors import ProviderError, RunError, SpecError
+from tunesmith.planning.typical import range_warnings
 from tunesmith.providers.cost import price_of
 from tunesmith.providers.data import Method, Prepared, prepare
 from tunesmith.providers.find import find_provider
@@ -187,6 +188,7 @@ def _record(run: RunFolder, spec: RunSpec, state: ProviderState, offer: Offer, r
                 model=spec.model,
                 precision="not told",
                 time=time.time(),
+                warnings=range_warnings(spec),
             )
         )
         size = log.size

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.evaluation.result import Change, Evaluation, MetricComparison
 from tunesmith.planning.plan import MethodPlan, Plan
+from tunesmith.planning.typical import range_warnings
 from tunesmith.report.advice import show_advice
 from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_chart, stacked_bar
 from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
@@ -26,7 +27,7 @@ from tunesmith.report.plan_page import BreakEven, break_even_charts
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.report.samples import outcomes
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import RunSpec, dump_spec, range_warnings
+from tunesmith.spec import RunSpec, dump_spec
 
 SMOOTHED_SHARE = 0.08
 """Of the run's steps: how many the smoothed training loss averages over."""
@@ -176,7 +177,7 @@ def _used(spec: RunSpec) -> dict[str, float | str]:
 
 
 def _warnings(data: RunData) -> list[str]:
-    warnings = range_warnings(data.spec)
+    warnings = list(range_warnings(data.spec))
     warnings += list(data.plan.warnings) if data.plan else []
     if data.start is not None and data.start.truncated_rows:
         warnings.append(

@@ -16,7 +16,7 @@ from tunesmith.errors import RunError
 
 
 class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
-    """Training began (or resumed, when `step` is not 0)."""
+    """Training began (or resumed, when `step` is not 0); `warnings` are the spec's values that are not usual."""
 
     step: int = 0
     total_steps: int = 0
@@ -29,6 +29,7 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     model: str = ""
     precision: str = ""
     time: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):

@@ -22,6 +22,7 @@ from tunesmith.errors import ModelError, RunError, SpecError, StorageError
 from tunesmith.models.adapters import ParameterCount, adapter_start, attach, count_parameters, save_adapter
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.models.quiet import quiet
+from tunesmith.planning.typical import range_warnings
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec
 from tunesmith.training import ranks
@@ -206,6 +207,7 @@ def _train(
                 model=spec.model,
                 precision="bf16" if bf16 else "fp32",
                 time=time.time(),
+                warnings=range_warnings(spec),
             )
         )
         with _resumable(checkpoints):

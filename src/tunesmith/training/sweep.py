@@ -18,8 +18,9 @@ from msgspec import Struct
 
 from tunesmith import storage
 from tunesmith.errors import MissingDependencyError, SpecError, TrainingError
+from tunesmith.planning.typical import TYPICAL_RANGES
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import ADAPTER_OPTIONS, TYPICAL_RANGES, RlhfSpec, RunSpec, dump_spec
+from tunesmith.spec import ADAPTER_OPTIONS, RlhfSpec, RunSpec, dump_spec
 from tunesmith.training.events import EvalEvent, Event, StartEvent
 from tunesmith.training.run import train
 

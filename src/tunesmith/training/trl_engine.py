@@ -24,6 +24,7 @@ from tunesmith.exporting.eject import trainer_script
 from tunesmith.models.adapters import adapter_start, count_parameters
 from tunesmith.models.load import load_tokenizer
 from tunesmith.models.quiet import quiet
+from tunesmith.planning.typical import range_warnings
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import DataSpec, RunSpec, dump_spec
 from tunesmith.training import ranks
@@ -144,6 +145,7 @@ class _Recorder(TrainerCallback):
                 model=self._spec.model,
                 precision="bf16" if args.bf16 else "fp32",
                 time=time.time(),
+                warnings=range_warnings(self._spec),
             )
         )
 
