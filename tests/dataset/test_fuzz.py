@@ -110,7 +110,7 @@ CONTAINERS = ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.zst"]
 @settings(TINY, max_examples=10)
 @given(data=st.data())
 def test_every_container_gives_back_every_format(tmp_path: Path, name: str, ending: str, data: st.DataObject) -> None:
-    rows = {"text": PLAIN, "preference": PREFERENCE}.get(name) or data.draw(st.sampled_from([CHAT, COMPLETION]))
+    rows = {"text": PLAIN, "preference": PREFERENCE}.get(name, st.one_of(CHAT, COMPLETION))
     wanted = rows.filter(lambda row: not cannot_carry(row, name))
     given_rows = data.draw(st.lists(wanted, min_size=1, max_size=3))
     path = tmp_path / f"rows.{ending}"

@@ -81,3 +81,9 @@ def test_a_row_without_personal_data_is_returned_as_it_is() -> None:
 def test_redacting_again_changes_nothing(pieces: list[str]) -> None:
     once = redact_text("".join(pieces))
     assert redact_text(once) == once
+
+
+def test_other_fields_of_messages_are_redacted_too() -> None:
+    row = Conversation((Message("user", "a", extra={"email": "ada@example.com"}), Message("assistant", "b")))
+
+    assert redact(row).row.messages[0].extra == {"email": "<EMAIL_1>"}

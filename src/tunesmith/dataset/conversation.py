@@ -21,7 +21,10 @@ class ToolCall(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One turn. `weight` 0 keeps an assistant turn as context without training on it; None means the default, 1."""
+    """One turn. `weight` 0 keeps an assistant turn as context without training on it; None means the default, 1.
+
+    `extra` holds the turn's fields that no format claims (a time stamp, an id), which only files need.
+    """
 
     role: Role
     content: str = ""
@@ -30,6 +33,7 @@ class Message(Struct, frozen=True):
     tool_call_id: str | None = None
     name: str | None = None
     weight: Literal[0, 1] | None = None
+    extra: dict[str, Any] | None = None
 
 
 class Source(Struct, frozen=True):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from tunesmith.dataset.containers import text_lines
+from tunesmith.dataset.containers.compression import content_ending
 from tunesmith.dataset.conversation import BrokenRow, Conversation
-from tunesmith.dataset.formats import cannot_carry, find_format
+from tunesmith.dataset.formats import cannot_carry, find_format, write_row
 from tunesmith.dataset.read import read
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError, SpecError
@@ -55,13 +57,16 @@ def convert(source: str | Path, target: str | Path, *, to: str, lossy: bool = Fa
             if isinstance(row, BrokenRow):
                 raise DataError(f"{row}\n(drop broken rows first: tunesmith data clean {source} OUT --drop-broken)")
             _must_fit(row, to)
-            for what in cannot_carry(row, to):
+            lost = cannot_carry(row, to)
+            if content_ending(str(target)) == ".txt":
+                lost += text_lines.cannot_carry(write_row(row, to))
+            for what in lost:
                 counts[what] += 1
                 firsts.setdefault(what, str(row.source))
             yield row
         if counts and not lossy:
-            lost = "; ".join(str(loss) for loss in _losses(counts, firsts))
-            raise DataError(f"{to} cannot carry: {lost}\nNothing was written; add --lossy to convert without them.")
+            named = "; ".join(str(loss) for loss in _losses(counts, firsts))
+            raise DataError(f"{to} cannot carry: {named}\nNothing was written; add --lossy to convert without them.")
 
     written = write(target, carried(), format=to)
     return Conversion(Path(target), to, written, _losses(counts, firsts))

@@ -92,9 +92,10 @@ class _Redactor:
             return message if content is message.content else msgspec.structs.replace(message, content=content)
         thinking = None if message.thinking is None else self.text(message.thinking)
         calls = tuple(self._call(call) for call in message.tool_calls)
-        if content == message.content and thinking == message.thinking and calls == message.tool_calls:
+        extra = None if message.extra is None else self.value(message.extra)
+        if (content, thinking, calls, extra) == (message.content, message.thinking, message.tool_calls, message.extra):
             return message
-        return msgspec.structs.replace(message, content=content, thinking=thinking, tool_calls=calls)
+        return msgspec.structs.replace(message, content=content, thinking=thinking, tool_calls=calls, extra=extra)
 
     def _call(self, call: ToolCall) -> ToolCall:
         try:

@@ -62,7 +62,10 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | Exception]:
 
 def _row(values: dict[str, Any]) -> Any:
     return _without_nulls(
-        {column: cells.value_of(column, value) if isinstance(value, str) else value for column, value in values.items()}
+        {
+            column: cells.value_of(column, value, values) if isinstance(value, str) else value
+            for column, value in values.items()
+        }
     )
 
 
@@ -70,12 +73,13 @@ def _column(name: str, values: list[Any]) -> Any:
     """An Arrow column; JSON text where the values have no common type, as tool schemas of different rows."""
     import pyarrow as pa
 
+    values = [cells.text_of(name, value) if isinstance(value, str) else value for value in values]
     if name != "tools":
         with contextlib.suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
             column = pa.array(values)
             if [_without_nulls(value) for value in column.to_pylist()] == [_without_nulls(value) for value in values]:
                 return column
-    return pa.array([None if value is None else cells.text_of(value) for value in values], pa.string())
+    return pa.array([None if value is None else cells.text_of(name, value) for value in values], pa.string())
 
 
 def _without_nulls(value: Any) -> Any:

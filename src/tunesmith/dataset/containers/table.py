@@ -51,7 +51,7 @@ def write(stream: IO[bytes], rows: Iterable[dict[str, Any]], delimiter: str) -> 
     text = io.TextIOWrapper(cast(Any, stream), encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, delimiter=delimiter)
     writer.writerow(columns)
-    writer.writerows([cells.text_of(row.get(column)) for column in columns] for row in collected)
+    writer.writerows([cells.text_of(column, row.get(column)) for column in columns] for row in collected)
     text.detach()
 
 
@@ -98,8 +98,9 @@ def _record(header: list[str], row: list[str], line: int) -> Record:
         "".join(row).encode()
     except UnicodeEncodeError:
         return Record(line, 1, None, None, Damage(0, "a byte that is not UTF-8", "UTF-8 text"))
-    value = {column: cells.value_of(column, cell) for column, cell in zip(header, row, strict=True) if cell}
-    if value.get("label") in ("true", "false", "True", "False"):  # text is all that a table has
+    value = {column: cells.value_of(column, cell, header) for column, cell in zip(header, row, strict=True) if cell}
+    # Text is all that a table has; beside a completion these words say whether it is good.
+    if value.get("label") in ("true", "false", "True", "False") and "completion" in header:
         value["label"] = value["label"].lower() == "true"
     if "messages" not in value and "conversations" not in value:
         value = {column: "" for column in header if column in _TEXT_CELLS} | value

@@ -14,15 +14,27 @@ def read(stream: IO[bytes]) -> Iterator[Record]:
             yield broken_stream(number, line)
             return
         try:
-            text = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode().rstrip("\r\n")
+            text = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
             yield not_utf8(number, 1, line, error)
             continue
         if text.strip():
-            yield Record(number, 1, None, {"text": text})
+            yield Record(number, 1, None, {"text": text.removesuffix("\n").removesuffix("\r")})
+
+
+def cannot_carry(row: dict[str, Any]) -> list[str]:
+    """What of `row` would be lost, in words."""
+    lost = []
+    if "\n" in row["text"] or row["text"].endswith("\r"):
+        lost.append("line breaks within a text")
+    if not row["text"].strip():
+        lost.append("an empty text")
+    if len(row) > 1:
+        lost.append("other columns")
+    return lost
 
 
 def write(stream: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
     """The rows' texts, one a line."""
     for row in rows:
-        stream.write(row["text"].encode() + b"\n")
+        stream.write(" ".join(row["text"].splitlines()).encode() + b"\n")

@@ -59,23 +59,25 @@ def write_row(row: Conversation, name: str) -> dict[str, Any]:
     written = FORMATS[name].write(row)
     if row.label is not None and features.LABEL not in FORMATS[name].CANNOT_CARRY:
         written.setdefault("label", row.label)
-    return written | _kept_metadata(row, written, name)
+    return written | _kept_metadata(row, written)
 
 
 def cannot_carry(row: Conversation, name: str) -> list[str]:
     """What of `row` format `name` would lose, in words."""
     lost = [feature.words for feature in FORMATS[name].CANNOT_CARRY if feature.is_in(row)]
     if row.metadata:
-        kept = _kept_metadata(row, FORMATS[name].write(row), name)
+        kept = _kept_metadata(row, FORMATS[name].write(row))
         lost += [
             f"the column `{column}`, which means something else there" for column in row.metadata if column not in kept
         ]
     return lost
 
 
-def _kept_metadata(row: Conversation, written: dict[str, Any], name: str) -> dict[str, Any]:
+def _kept_metadata(row: Conversation, written: dict[str, Any]) -> dict[str, Any]:
     """The columns that are read back as metadata beside `written`, and not as the format's own or as another's."""
     kept: dict[str, Any] = {}
+    if not row.metadata or (name := detect(written)) is None:
+        return kept
     for column, value in row.metadata.items():
         whole = written | kept | {column: value}
         if column not in written and detect(whole) == name and column in FORMATS[name].read(whole, []).metadata:

@@ -3,10 +3,11 @@
     {"instruction": "…", "input": "…", "output": "…", "system": "…", "history": [["question", "answer"]]}
 
 Reference: https://github.com/tatsu-lab/stanford_alpaca. Instruction and input become one user turn, a blank line
-between them: the chat template of the model takes the place of Alpaca's own prompt text.
+between them: the chat template of the model takes the place of Alpaca's own prompt text. They are parted there again.
 """
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from tunesmith.dataset.conversation import Conversation, Message
@@ -33,6 +34,8 @@ CANNOT_CARRY = (
     features.WEIGHTS,
     features.THINKING,
     features.NAMES,
+    features.EXTRAS,
+    features.DEVELOPER,
     features.EMPTY_SYSTEM,
     Feature("turns that are not user and assistant by turns", _turns_do_not_alternate),
 )
@@ -69,12 +72,29 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
 
 
 def write(row: Conversation) -> dict[str, Any]:
-    """The row as an Alpaca object, its `input` empty."""
-    messages = [message for message in row.messages if message.role not in (*SYSTEM_ROLES, "tool")]
-    turns = [message.content for message in messages]
-    written: dict[str, Any] = {"instruction": turns[-2] if len(turns) > 1 else "", "input": "", "output": turns[-1]}
+    """The row as an Alpaca object: `input` is what follows the first blank line of the last question."""
+    turns = _alternating(row)
+    instruction, _, given = turns[-2].partition("\n\n")
+    if not given:
+        instruction = turns[-2]
+    written: dict[str, Any] = {"instruction": instruction, "input": given, "output": turns[-1]}
     if row.messages[0].role in SYSTEM_ROLES:
         written["system"] = row.messages[0].content
     if len(turns) > 2:
-        written["history"] = [list(pair) for pair in zip(turns[:-2:2], turns[1:-2:2], strict=False)]
+        written["history"] = [list(pair) for pair in zip(turns[:-2:2], turns[1:-2:2], strict=True)]
     return written
+
+
+def _alternating(row: Conversation) -> list[str]:
+    """What user and assistant say by turns; a speaker's messages in a row are one turn, without calls and results."""
+    said = [
+        message
+        for message in row.messages
+        if message.role in ("user", "assistant") and (message.content or not message.tool_calls)
+    ]
+    turns: list[str] = []
+    for role, messages in groupby(said, key=lambda message: message.role):
+        if not turns and role == "assistant":
+            turns.append("")
+        turns.append("\n\n".join(message.content for message in messages))
+    return turns if len(turns) % 2 == 0 else [*turns, ""]

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from tunesmith.dataset.conversation import Conversation, Message, ToolCall
 from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.features import Feature
@@ -17,12 +19,16 @@ from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
 COLUMNS = frozenset({"system", "messages", "tools"})
 BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
+OWN_FIELDS = frozenset({"role", "content"})
+RESULT_FIELDS = frozenset({"type", "content", "tool_use_id"})
 CANNOT_CARRY = (
     features.REJECTED,
     features.DESIRABLE,
     features.UNTRAINED_TURNS,
     features.WEIGHTS,
     features.NAMES,
+    features.DEVELOPER,
+    features.clashing_fields(OWN_FIELDS | RESULT_FIELDS),
     features.EMPTY_SYSTEM,
     Feature(
         "system text after the first message",
@@ -85,12 +91,13 @@ def write(row: Conversation) -> dict[str, Any]:
 def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> list[Message]:
     """One message; a user turn with tool results becomes one tool message per result, then the user's text."""
     role, content = message.get("role"), message.get("content")
+    extra = fields.unclaimed(message, OWN_FIELDS)
     if role not in ("user", "assistant"):
         found = describe(role) if "role" in message else "nothing"
         problems.append(Problem((*path, "role") if "role" in message else path, found, "`role`: user or assistant"))
         return []
     if isinstance(content, str):
-        return [Message(role, content)]
+        return [Message(role, content, extra=extra)]
     if not isinstance(content, list):
         found = describe(content) if "content" in message else "nothing"
         where = (*path, "content") if "content" in message else path
@@ -116,13 +123,15 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> li
                 calls.append(ToolCall(fields.text(block, "name", where, problems), arguments, identity))
             case "tool_result", "user":
                 result = _plain(block.get("content", ""), (*where, "content"), problems)
-                results.append(Message("tool", result, tool_call_id=block.get("tool_use_id")))
+                identity = fields.optional_text(block, "tool_use_id", where, problems)
+                others = fields.unclaimed(block, RESULT_FIELDS)
+                results.append(Message("tool", result, tool_call_id=identity, extra=others))
             case kind, _:
                 problems.append(Problem(where, f"a block of type {describe(kind)}", f"a block an {role} turn can hold"))
-    if role == "user" and results and not texts:
+    if role == "user" and results and not texts and extra is None:
         return results
     thinking = "".join(thoughts) if thoughts else None
-    return [*results, Message(role, "".join(texts), thinking, tuple(calls))]
+    return [*results, Message(role, "".join(texts), thinking, tuple(calls), extra=extra)]
 
 
 def _plain(content: Any, path: Path, problems: Problems) -> str:
@@ -165,7 +174,8 @@ def _write_messages(messages: list[Message]) -> list[dict[str, Any]]:
     for message in messages:
         if message.role == "tool":
             result: dict[str, Any] = {"type": "tool_result", "content": message.content}
-            results.append(result | ({} if message.tool_call_id is None else {"tool_use_id": message.tool_call_id}))
+            result |= {} if message.tool_call_id is None else {"tool_use_id": message.tool_call_id}
+            results.append(result | fields.other_fields(message, RESULT_FIELDS))
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(message)
@@ -175,7 +185,9 @@ def _write_messages(messages: list[Message]) -> list[dict[str, Any]]:
             written.append({"role": "user", "content": results})
             results = []
         plain = all(block["type"] == "text" for block in blocks)
-        written.append({"role": role, "content": message.content if plain else blocks})
+        written.append(
+            {"role": role, "content": message.content if plain else blocks} | fields.other_fields(message, OWN_FIELDS)
+        )
     if results:
         written.append({"role": "user", "content": results})
     return written
@@ -196,7 +208,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
 def _arguments(call: ToolCall) -> dict[str, Any] | None:
     """The call's arguments as an object; None when its text is not one."""
     try:
-        arguments = json.loads(call.arguments)
-    except (ValueError, RecursionError):
+        arguments = msgspec.json.decode(call.arguments)  # unlike Python's parser it takes no NaN
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None

@@ -6,7 +6,9 @@ problems is thrown away, so what a parser returns beside them does not matter.
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from tunesmith.dataset.conversation import Message
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -77,6 +79,26 @@ def metadata(fields: Mapping[str, Any], columns: Collection[str]) -> dict[str, A
     """The fields that neither the format (its are `columns`) nor the row's class claims."""
     named = isinstance(fields.get("label"), str)
     return {key: value for key, value in fields.items() if key not in columns and not (named and key == "label")}
+
+
+def unclaimed(fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any] | None:
+    """The fields of a message that the format does not claim and that say something; None where there are none."""
+    return {key: value for key, value in fields.items() if key not in known and value is not None} or None
+
+
+def other_fields(message: Message, known: Collection[str]) -> dict[str, Any]:
+    """The fields in `message.extra`, without the names that the format uses itself."""
+    return {key: value for key, value in (message.extra or {}).items() if key not in known}
+
+
+def weight(fields: Mapping[str, Any], path: Path, problems: Problems) -> Literal[0, 1] | None:
+    """The weight of a message; None where it is absent or null."""
+    value = fields.get("weight")
+    if value is None:
+        return None
+    if isinstance(value, bool) or value not in (0, 1):
+        problems.append(Problem((*path, "weight"), describe(value), "0 or 1"))
+    return 1 if value == 1 else 0
 
 
 def label(fields: Mapping[str, Any]) -> str | None:

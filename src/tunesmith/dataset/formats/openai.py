@@ -10,13 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+import msgspec
+
 from tunesmith.dataset.conversation import Conversation, Message, Role, ToolCall
 from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
 ROLES = frozenset(get_args(Role))
 COLUMNS = frozenset({"messages", "tools"})
-CANNOT_CARRY = (features.REJECTED, features.DESIRABLE)
+MESSAGE_FIELDS = frozenset(
+    {"role", "content", "thinking", "reasoning_content", "tool_calls", "tool_call_id", "name", "weight"}
+)
+CLASHING_FIELDS = features.clashing_fields(MESSAGE_FIELDS)
+CANNOT_CARRY = (features.REJECTED, features.DESIRABLE, CLASHING_FIELDS)
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -50,10 +56,10 @@ def _with_weights(row: Conversation) -> Sequence[Message]:
     if row.completion_start is None:
         return row.messages
     return [
-        Message(m.role, m.content, m.thinking, m.tool_calls, m.tool_call_id, m.name, 0)
-        if index < row.completion_start and m.role == "assistant"
-        else m
-        for index, m in enumerate(row.messages)
+        msgspec.structs.replace(message, weight=0)
+        if index < row.completion_start and message.role == "assistant"
+        else message
+        for index, message in enumerate(row.messages)
     ]
 
 
@@ -72,21 +78,21 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> Me
         where = (*path, "role") if "role" in message else path
         problems.append(Problem(where, found, "`role`: system, developer, user, assistant or tool"))
         role = "user"
-    weight = message.get("weight")
-    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
-        problems.append(Problem((*path, "weight"), describe(weight), "0 or 1"))
-        weight = None
     calls = _read_tool_calls(message, path, problems)
+    thinking = "thinking" if "thinking" in message else "reasoning_content"
+    if role != "assistant":
+        for key in ("tool_calls", thinking):
+            if message.get(key):
+                problems.append(Problem((*path, key), describe(message[key]), f"`{key}` in assistant messages only"))
     return Message(
         role=role,  # type: ignore[arg-type]  # checked above
         content=_read_content(message, path, problems, required=not calls),
-        thinking=fields.optional_text(
-            message, "thinking" if "thinking" in message else "reasoning_content", path, problems
-        ),
+        thinking=fields.optional_text(message, thinking, path, problems),
         tool_calls=calls,
         tool_call_id=fields.optional_text(message, "tool_call_id", path, problems),
         name=fields.optional_text(message, "name", path, problems),
-        weight=None if weight is None else int(weight),  # type: ignore[arg-type]  # 0 or 1
+        weight=fields.weight(message, path, problems),
+        extra=fields.unclaimed(message, MESSAGE_FIELDS),
     )
 
 
@@ -163,4 +169,4 @@ def _write_message(message: Message) -> dict[str, Any]:
         value = getattr(message, key)
         if value is not None:
             written[key] = value
-    return written
+    return written | fields.other_fields(message, MESSAGE_FIELDS)

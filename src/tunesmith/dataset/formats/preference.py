@@ -13,11 +13,11 @@ from typing import Any
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
-from tunesmith.dataset.formats.openai import read_messages, read_tools, write_messages
+from tunesmith.dataset.formats.openai import CLASHING_FIELDS, read_messages, read_tools, write_messages
 
 COLUMNS = frozenset({"prompt", "chosen", "rejected", "tools"})
 OPENAI_COLUMNS = frozenset({"input", "preferred_output", "non_preferred_output"})
-CANNOT_CARRY = (features.DESIRABLE, features.TRAINED_TURNS)
+CANNOT_CARRY = (features.DESIRABLE, features.TRAINED_TURNS, CLASHING_FIELDS)
 
 
 def matches(row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Problem, Problems, describe
-from tunesmith.dataset.formats.openai import read_messages, read_tools, write_messages
+from tunesmith.dataset.formats.openai import CLASHING_FIELDS, read_messages, read_tools, write_messages
 
 PAIRS = (
     ("prompt", "completion"),
@@ -25,6 +25,7 @@ PAIRS = (
 CANNOT_CARRY = (
     features.REJECTED,
     features.TRAINED_TURNS,
+    CLASHING_FIELDS,
     Feature("the label", lambda row: row.label is not None and row.desirable is not None),
 )
 
@@ -76,6 +77,8 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _side(row: Mapping[str, Any], key: str, role: str, problems: Problems) -> tuple[Message, ...]:
     value = row.get(key)
+    if value == [] and role == "user":
+        return ()
     if isinstance(value, list):
         return read_messages(row, key, (), problems)
     content = fields.text(row, key, (), problems)

@@ -39,12 +39,15 @@ WRITTEN: dict[Role, str] = {
     "tool": "observation",
 }
 COLUMNS = frozenset({"conversations", "system", "tools"})
+TURN_FIELDS = frozenset({"from", "value", "weight"})
 CANNOT_CARRY = (
     features.REJECTED,
     features.DESIRABLE,
     features.UNTRAINED_TURNS,
     features.THINKING,
     features.NAMES,
+    features.DEVELOPER,
+    features.clashing_fields(TURN_FIELDS),
     Feature(
         "ids of tool calls",
         lambda row: any(
@@ -89,11 +92,10 @@ def write(row: Conversation) -> dict[str, Any]:
     for message in row.messages:
         if message.content or not message.tool_calls:
             turns.append({"from": WRITTEN[message.role], "value": message.content})
-        for call in message.tool_calls:
-            value = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
-            turns.append({"from": "function_call", "value": value})
+        turns += [{"from": "function_call", "value": _write_call(call)} for call in message.tool_calls]
         if message.weight is not None:
             turns[-1]["weight"] = message.weight
+        turns[-1] |= fields.other_fields(message, TURN_FIELDS)
     written: dict[str, Any] = {"conversations": turns}
     if row.tools:
         written["tools"] = json.dumps(row.tools, ensure_ascii=False)
@@ -110,13 +112,22 @@ def _read_turn(turn: dict[str, Any], path: Path, problems: Problems) -> Message:
         problems.append(Problem(where, found, f"`{who}`: human, gpt, system, function_call or observation"))
         speaker = "human"
     value = fields.text(turn, what, path, problems)
-    weight = turn.get("weight")
-    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
-        problems.append(Problem((*path, "weight"), describe(weight), "0 or 1"))
-        weight = None
+    weight, extra = fields.weight(turn, path, problems), fields.unclaimed(turn, {who, what, "weight"})
     if speaker == "function_call":
-        return Message("assistant", tool_calls=_read_calls(value, (*path, what), problems), weight=weight)
-    return Message(SPEAKERS[speaker], value, weight=weight)
+        calls = _read_calls(value, (*path, what), problems)
+        return Message("assistant", tool_calls=calls, weight=weight, extra=extra)
+    return Message(SPEAKERS[speaker], value, weight=weight, extra=extra)
+
+
+def _write_call(call: ToolCall) -> str:
+    """The call as JSON text, its arguments an object as other readers want them, unless that would change a space."""
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict) or json.dumps(arguments, ensure_ascii=False) != call.arguments:
+        arguments = call.arguments
+    return json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
 
 
 def _read_calls(value: str, path: Path, problems: Problems) -> tuple[ToolCall, ...]:
