@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from benchmarks.planted_rows import DECOYS, PERSONAL, Writer
 
-from tunesmith.dataset import neardup
+from tunesmith.dataset.shingles import Template, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
 from tunesmith.quality.pii import rules, scan
 from tunesmith.quality.signs import signs_in
@@ -99,14 +99,14 @@ def test_shingles_overwritten_leave_the_set_that_cutting_them_out_leaves() -> No
     made += [
         "you are a helpful bot. " + "".join(letters.choices("abc é日", k=letters.randrange(40))) for _ in range(40)
     ]
-    none = neardup._Template(np.empty(0, np.uint64))
-    common = neardup._shingle_sets(["you are a helpful bot. "], none)[0][:15]
+    none = Template(np.empty(0, np.uint64))
+    common = shingle_sets(["you are a helpful bot. "], none)[0][:15]
 
-    sets = neardup._shingle_sets(made, neardup._Template(common))
+    sets = shingle_sets(made, Template(common))
 
     for text, found in zip(made, sets, strict=True):
         plain = {tuple((text.encode() + bytes(4))[start : start + 5]) for start in range(len(text.encode()))}
-        whole = neardup._shingle_sets([text], none)[0]
+        whole = shingle_sets([text], none)[0]
         assert len(whole) == len(plain)
         assert found.tolist() == sorted(set(whole.tolist()) - set(common.tolist()))
 

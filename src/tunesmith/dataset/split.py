@@ -16,7 +16,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.neardup import Integers, exact_groups, near_duplicate_clusters
+from tunesmith.dataset.neardup import exact_groups, near_duplicate_clusters
+from tunesmith.dataset.shingles import Integers
 from tunesmith.errors import DataError, SpecError
 
 KeptTogether: TypeAlias = Literal["near-duplicates", "duplicates", "nothing"]

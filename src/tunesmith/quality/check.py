@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Message
 from tunesmith.dataset.neardup import DuplicatePairs, duplicate_pairs
+from tunesmith.dataset.sketch import Sketches, sketch_rows
 from tunesmith.quality.report import Finding, RowNote, Status
 
 SHOWN_ROWS = 50
@@ -105,9 +106,14 @@ class RowTexts:
         return f"{self.files[self.file_of[index]]}:{self.lines[index]}"
 
     @cached_property
+    def sketches(self) -> tuple[Sketches, Sketches]:
+        """Of the inputs, and of the rows as wholes: read and sketched once for all checks that compare rows."""
+        return sketch_rows(self.inputs, self.outputs, self.contexts)
+
+    @cached_property
     def near_duplicate_inputs(self) -> DuplicatePairs:
         """Pairs of rows whose inputs are the same or nearly; computed once for all checks that ask."""
-        return duplicate_pairs(self.inputs)
+        return duplicate_pairs(self.sketches[0])
 
 
 class ClassCount(Struct, frozen=True):
@@ -184,9 +190,8 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
 
 
-def distribution(values: Iterable[float], bars: int = 10) -> dict[str, int]:
-    """How many of `values` (lengths, counts) fall into each of at most `bars` ranges of round numbers, for a plot."""
-    array = np.fromiter(values, np.float64)
+def distribution(array: NDArray[Any], bars: int = 10) -> dict[str, int]:
+    """How many values (lengths, counts) fall into each of at most `bars` ranges of round numbers, for a plot."""
     if not len(array):
         return {}
     step = float(10 ** math.floor(math.log10(max(array.max() / bars, 1))))

@@ -199,6 +199,8 @@ def _judge(checklist: Sequence[RowCheck[Any] | ProfileCheck], profile: Profile, 
     apart = [item for item in checklist if callable(item) and item in COMPARING]
     if workers == 1 or not WORKERS_FROM_ROWS <= len(profile.rows) <= APART_UP_TO_ROWS or sys.platform != "linux":
         apart = []
+    if apart:
+        _ = profile.rows.sketches  # on all cores, and before the judges that share them go their ways
     # Forked, a judge sees the spilled rows without a copy of them being sent.
     with (
         ProcessPoolExecutor(workers, get_context("fork"), _share_profile, (profile,))

@@ -18,8 +18,9 @@ import numpy as np
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Message
-from tunesmith.dataset.neardup import Integers, LazyTexts
+from tunesmith.dataset.neardup import LazyTexts
 from tunesmith.dataset.read import read
+from tunesmith.dataset.shingles import Integers
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError, SpecError
 from tunesmith.quality.blemishes import is_mojibake, is_refusal

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesmith.dataset.neardup import normalize
+from tunesmith.dataset.shingles import normalize
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, quote, share
 from tunesmith.quality.report import Finding, RowNote
 

@@ -4,9 +4,7 @@ Rows are compared as input and output together, in the same context (system prom
 same words but materially different outputs are a contradiction, not a duplicate, and are left to that check.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
@@ -30,7 +28,7 @@ class DuplicateRows:
 
 def duplicate_rows(rows: RowTexts) -> DuplicateRows:
     """Find the superfluous rows: those that copy, or say with nearly the same words, what an earlier row says."""
-    pairs = duplicate_pairs(_WholeRows(rows))
+    pairs = duplicate_pairs(rows.sketches[1])
     pairs = pairs.where(rows.contexts[pairs.left] == rows.contexts[pairs.right])
     exact = dict(zip(pairs.right[pairs.exact].tolist(), pairs.left[pairs.exact].tolist(), strict=True))
     agreeing = (not outputs_differ(answer(rows, left), answer(rows, right)) for left, right, _ in pairs)
@@ -75,28 +73,3 @@ def _finding(profile: Profile, check: str, copies: dict[int, int], what: str, fa
         command=clean_command(profile.files, flag),
         facts={"share": round(len(copies) / len(rows), 4)},
     )
-
-
-class _WholeRows(Sequence[str]):
-    """Each row as one text; the context leads, so that copies in different contexts are no exact copies."""
-
-    def __init__(self, rows: RowTexts) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        rows = self._rows
-        if isinstance(index, int):
-            return _whole(int(rows.contexts[index]), rows.inputs[index], rows.outputs[index])
-        parts = (rows.contexts[index].tolist(), rows.inputs[index], rows.outputs[index])
-        return [_whole(*part) for part in zip(*parts, strict=True)]
-
-
-def _whole(context: int, asked: str, said: str) -> str:
-    return f"{context or ''}\1{asked.strip()}\1{said.strip()}"

@@ -7,6 +7,7 @@ compared whole.
 import numpy as np
 
 from tunesmith.dataset.neardup import LazyTexts, duplicate_pairs
+from tunesmith.dataset.sketch import sketch
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, quote, share
 from tunesmith.quality.report import Finding, RowNote
 
@@ -22,7 +23,7 @@ def leaked_rows(training: RowTexts, evaluation: RowTexts) -> dict[int, int]:
         rows, position = (training, index) if index < size else (evaluation, index - size)
         return rows.inputs[position] or rows.outputs[position]
 
-    pairs = duplicate_pairs(LazyTexts(size + len(evaluation), question))
+    pairs = duplicate_pairs(sketch(LazyTexts(size + len(evaluation), question)))
     crossing = pairs.where((pairs.left < size) & (pairs.right >= size))
     leaked: dict[int, int] = {}
     for left, right, _ in crossing:

@@ -136,7 +136,7 @@ class OutputsCheck:
             del found["JSON"]
         told = [_tell(kind, flags, profile) for kind, flags in found.items() if flags.count > 0]
         told = [finding for finding in told if finding.count <= max(STYLE_SHARE * rows, 1)]
-        facts = {"characters": distribution(lengths.tolist())}
+        facts = {"characters": distribution(lengths)}
         return tuple(told) or (Finding("outputs", "pass", f"no blemish in {rows:,} outputs", facts=facts),)
 
     def _odd_keys(self) -> Flags:

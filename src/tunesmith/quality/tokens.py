@@ -104,7 +104,7 @@ class TokensCheck:
             f"trained_tokens_cut_at_{limit}": lost,
             "padding_of_plain_batches": round(plain, 4),
             "padding_of_grouped_batches": round(grouped, 4),
-            "rows_per_length_in_tokens": distribution(lengths.tolist()),
+            "rows_per_length_in_tokens": distribution(lengths),
         }
         finding = (
             f"{total:,} tokens an epoch, {share(trained_total, total)} of them trained; rows have {median:,} at the "

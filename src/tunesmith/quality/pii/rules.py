@@ -162,9 +162,6 @@ _PHONE_WORDS = (
     "reach", "ring", "sms", "my number", "his number", "her number", "their number", "number is",
 )  # fmt: skip
 
-FEWEST_DIGITS = 2
-"""No address, date or number below has fewer digits, but for a MAC address."""
-
 NUMBERS = (
     Rule(
         "IBAN",

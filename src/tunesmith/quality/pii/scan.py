@@ -71,7 +71,7 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
     colons = text.count(":")
     if colons >= 5 or text.count("-") >= 5:
         yield from _apply(rules.MAC_ADDRESS, text)  # its digits may all be letters
-    if _digits(runs) < rules.FEWEST_DIGITS:
+    if not runs:
         return
     if colons >= 2:
         yield from _apply(rules.IP_ADDRESSES[1], text)
@@ -97,10 +97,6 @@ def _digit_runs(text: str, encoded: bytes) -> Runs:
         runs.append((start, end))
         start = told.find(b"0", end)
     return runs
-
-
-def _digits(runs: Runs) -> int:
-    return sum(end - start for start, end in runs)
 
 
 def _has_dotted_quad(text: str, runs: Runs) -> bool:
