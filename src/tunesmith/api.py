@@ -38,14 +38,16 @@ def check(
     task: str | None = None,
     model: str | None = None,
     eval_file: str | Path | None = None,
-    names: bool = False,
+    names: str | None = None,
+    profanity: bool = False,
     semantic: str | None = None,
     review_file: str | Path | None = None,
     on: str = "local",
 ) -> CheckReport:
     """Run the quality checklist over data files; `eval_file` adds the leakage check, `model` the token check.
 
-    `names` looks for names and places too, `semantic` is an embedding model that finds rows saying the same in other
+    `names` is a spaCy pipeline (folder or package) that finds names and places too, `profanity` looks for profane
+    words, `semantic` is an embedding model that finds rows saying the same in other
     words, `review_file` receives a random sample of rows for a person to judge;
     `on="ray"` looks at the rows on a Ray cluster.
     Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError or
@@ -59,6 +61,7 @@ def check(
         model=model,
         eval_file=eval_file,
         names=names,
+        profanity=profanity,
         semantic=semantic,
         review_file=review_file,
         on=on,

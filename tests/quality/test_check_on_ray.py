@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +32,20 @@ def test_an_address_without_a_cluster_is_named(tmp_path: Path, monkeypatch: pyte
     file.write_text('{"prompt": "a", "completion": "b"}\n')
 
     with pytest.raises(SpecError, match="RAY_ADDRESS=nonsense: no Ray cluster"):
+        tunesmith.check([file], on="ray")
+
+
+def test_an_address_where_nothing_answers_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray would go on trying for minutes"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b"}\n')
+
+    with pytest.raises(SpecError, match=f"RAY_ADDRESS={address}: nothing answers there"):
         tunesmith.check([file], on="ray")
 
 

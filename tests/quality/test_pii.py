@@ -131,21 +131,3 @@ def test_a_check_digit_accepts_the_published_example_and_no_other_last_digit(val
     position = max(index for index, character in enumerate(number) if character.isdigit())
     accepted = [d for d in "0123456789" if valid(number[:position] + d + number[position + 1 :])]
     assert accepted == [number[position]]
-
-
-@pytest.mark.slow
-def test_names_come_from_presidio_over_a_spacy_pipeline() -> None:
-    spacy = pytest.importorskip("spacy")
-    pytest.importorskip("presidio_analyzer")
-    from tunesmith.quality.pii.names import name_finder
-
-    pipeline = spacy.blank("en")
-    pipeline.add_pipe("entity_ruler").add_patterns(
-        [{"label": "PERSON", "pattern": "Ada Lovelace"}, {"label": "GPE", "pattern": "London"}]
-    )
-    text = "Ada Lovelace lived in London, not in <LOCATION_1>."
-    spans = name_finder(pipeline)(text)
-    assert [(span.kind, text[span.start : span.end]) for span in spans] == [
-        ("PERSON", "Ada Lovelace"),
-        ("LOCATION", "London"),
-    ]

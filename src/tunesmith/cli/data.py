@@ -30,7 +30,8 @@ def command() -> None:
 @click.option("--model", help="Count tokens with this model's tokenizer: lengths, truncation, padding.")
 @click.option("--eval", "eval_file", help="Evaluation file: report its rows that leak from the training files.")
 @click.option("--semantic", metavar="MODEL", help="Embedding model (folder or hub id): find rows that mean the same.")
-@click.option("--names", is_flag=True, help="Look for names and places too (extra `pii` and a spaCy model; slow).")
+@click.option("--names", metavar="MODEL", help="spaCy pipeline (folder or package): find names and places too; slow.")
+@click.option("--profanity", is_flag=True, help="Look for profane words in the outputs (extra `profanity`).")
 @click.option("--review", "review_file", metavar="OUT", help="Write 100 random rows as JSONL for a person to judge.")
 @click.option("--on", type=click.Choice(["local", "ray"]), default="local", help="Where: here, or on a Ray cluster.")
 @click.option("--json", "json_out", metavar="OUT", help="Write the report as JSON to OUT; `-` is standard output.")
@@ -43,7 +44,8 @@ def check(
     model: str | None,
     eval_file: str | None,
     semantic: str | None,
-    names: bool,
+    names: str | None,
+    profanity: bool,
     review_file: str | None,
     on: str,
     json_out: str | None,
@@ -63,6 +65,7 @@ def check(
         model=model,
         eval_file=eval_file,
         names=names,
+        profanity=profanity,
         semantic=semantic,
         review_file=review_file,
         on=on,
@@ -145,8 +148,9 @@ def convert(source: str, target: str, to: str, lossy: bool, as_json: bool) -> No
 @click.option("--drop-refusals", is_flag=True, help='Drop rows whose output is a refusal or "as an AI" boilerplate.')
 @click.option("--fix-mojibake", is_flag=True, help="Repair text that was decoded with the wrong encoding.")
 @click.option("--redact-pii", is_flag=True, help="Replace personal data with stable placeholders such as <EMAIL_1>.")
+@click.option("--names", metavar="MODEL", help="spaCy pipeline (folder or package) with which to redact names too.")
 @json_option
-def clean(source: str, target: str, as_json: bool, **mends: bool) -> None:
+def clean(source: str, target: str, names: str | None, as_json: bool, **mends: bool) -> None:
     """Write the mended set to OUT, and a line for every changed or dropped row to OUT.log.jsonl.
 
     \b
@@ -154,7 +158,7 @@ def clean(source: str, target: str, as_json: bool, **mends: bool) -> None:
     """
     from tunesmith.quality.clean import clean as run
 
-    result = run(source, target, **mends)
+    result = run(source, target, names=names, **mends)
     if as_json:
         print_json(result)
         return

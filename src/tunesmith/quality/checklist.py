@@ -42,6 +42,7 @@ from tunesmith.quality.leakage import leakage
 from tunesmith.quality.on_ray import observe_on_ray
 from tunesmith.quality.outputs import OutputsCheck
 from tunesmith.quality.pii.check import PersonalData
+from tunesmith.quality.profanity import Profanity
 from tunesmith.quality.provenance import ProvenanceCheck
 from tunesmith.quality.report import CheckReport, Finding
 from tunesmith.quality.review import review, write_review
@@ -70,7 +71,8 @@ def check(
     task: str | None = None,
     model: str | None = None,
     eval_file: str | Path | None = None,
-    names: bool = False,
+    names: str | None = None,
+    profanity: bool = False,
     semantic: str | None = None,
     review_file: str | Path | None = None,
     workers: int | None = None,
@@ -79,17 +81,18 @@ def check(
     """Run the checklist over `files`; broken rows are findings, not errors.
 
     `task` (classification, extraction, style, domain or code) is inferred when None; `model` adds the token check;
-    `eval_file` the leakage check; `names` looks for names and places too; `semantic` is an embedding model (folder or
+    `eval_file` the leakage check; `names` is a spaCy pipeline (folder or package) that finds names and
+    places too; `profanity` looks for profane words; `semantic` is an embedding model (folder or
     hub id) that finds rows saying the same in other words; a random sample of rows to judge goes to `review_file`;
     `workers` defaults to the cores this process may use; `on="ray"` looks at the rows on a Ray cluster instead.
     Raises DataError when a file cannot be read at all, SpecError for an unknown task, ModelError for a model that
-    cannot be used, MissingDependencyError for `names` and for `on="ray"` without their extras.
+    cannot be used, MissingDependencyError for an option without its extra.
     """
     started = time.perf_counter()
     paths = tuple(str(file) for file in files)
     inference = TaskInference()
     inference.infer(task)  # refuses an unknown task before reading anything
-    checklist = _checklist(model, names=names, semantic=semantic)
+    checklist = _checklist(model, names=names, profanity=profanity, semantic=semantic)
     row_checks = [item for item in checklist if not callable(item)]
     evaluation = None if eval_file is None else read_texts(str(eval_file))  # first: it is small, and may not be there
     reading = _Reading(paths)
@@ -120,7 +123,9 @@ def check(
     )
 
 
-def _checklist(model: str | None, *, names: bool, semantic: str | None) -> list[RowCheck[Any] | ProfileCheck]:
+def _checklist(
+    model: str | None, *, names: str | None, profanity: bool, semantic: str | None
+) -> list[RowCheck[Any] | ProfileCheck]:
     """Every check, in the order of the report."""
     tokens = [] if model is None else [TokensCheck(model)]
     meanings = [] if semantic is None else [SemanticDuplicates(semantic)]
@@ -129,6 +134,7 @@ def _checklist(model: str | None, *, names: bool, semantic: str | None) -> list[
         FormatCheck(),
         diversity,
         OutputsCheck(),
+        *([Profanity()] if profanity else []),
         review,
         contradictions,
         balance,

@@ -27,9 +27,9 @@ from tunesmith.quality.blemishes import is_mojibake, is_refusal
 from tunesmith.quality.check import RowTexts, output_text, quote
 from tunesmith.quality.contradictions import contradicting_rows
 from tunesmith.quality.duplicates import duplicate_rows
-from tunesmith.quality.pii.names import finder
+from tunesmith.quality.pii.names import finder, installed_model
 from tunesmith.quality.pii.scan import find_pii
-from tunesmith.quality.redact import redact, redact_text
+from tunesmith.quality.redact import Finder, redact, redact_text
 from tunesmith.quality.rows import RowWriter
 from tunesmith.storage import atomic_file
 
@@ -86,11 +86,14 @@ def clean(
     drop_refusals: bool = False,
     fix_mojibake: bool = False,
     redact_pii: bool = False,
+    names: str | None = None,
 ) -> CleanResult:
     """Write the rows of `source`, mended as asked, to `target` in the same format; the log goes to TARGET.log.jsonl.
 
-    Of duplicates the first is kept; of contradicting rows none is. Raises SpecError when nothing is asked for or
-    `target` is `source`, DataError for broken rows (unless they are dropped) or rows of several formats.
+    Of duplicates the first is kept; of contradicting rows none is. Names and places are redacted with the spaCy
+    pipeline `names` (folder or package), or with an installed one.
+    Raises SpecError when nothing is asked for or `target` is `source`, DataError for broken rows (unless they are
+    dropped) or rows of several formats, and what `finder` raises.
     """
     mends = Mends(
         drop_duplicates,
@@ -102,12 +105,14 @@ def clean(
         fix_mojibake,
         redact_pii,
     )
+    if names is not None and not redact_pii:
+        raise SpecError("--names: says how to redact; add --redact-pii")
     if mends == Mends():
         raise SpecError(f"{source}: nothing to mend; say what, for instance --drop-duplicates or --redact-pii")
     if str(source) != "-" and _same_file(Path(source), Path(target)):
         raise SpecError(f"{target}: is the input, which is never overwritten; choose another OUT")
 
-    cleaning = _Cleaning(source, mends)
+    cleaning = _Cleaning(source, mends, finder(names or installed_model()) if redact_pii else find_pii)
     log = Path(f"{target}.log.jsonl")
     with atomic_file(log) as temporary, temporary.open("wb") as stream:
         written = write(target, cleaning.rows(stream), format=cleaning.format)
@@ -117,9 +122,9 @@ def clean(
 class _Cleaning:
     """One run over one source: the decisions of the first reading, and the counts of the second."""
 
-    def __init__(self, source: str | Path, mends: Mends) -> None:
+    def __init__(self, source: str | Path, mends: Mends, find: Finder) -> None:
         self._mends = mends
-        self._find = finder(required=False) if mends.redact_pii else find_pii
+        self._find = find
         # Standard input cannot be read twice.
         once = list(read(source)) if str(source) == "-" else None
         self._read: Callable[[], Iterator[Conversation | BrokenRow]] = lambda: iter(once or read(source))

@@ -8,6 +8,7 @@ one is given, must be seen by all.
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from tunesmith.quality.check import Observer
 
 BATCHES_PER_CPU = 3
 """In flight at once: one at work, one on its way there, one on its way back."""
+
+ANSWER_SECONDS = 5.0
+"""A cluster's head takes a connection within milliseconds."""
 
 Observe = Callable[[Sequence[Observer[Any]], int, bytes], list[Any]]
 
@@ -56,6 +60,8 @@ def _cluster() -> Iterator[Any]:
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves them beside any other work on the machine
+    if address != "local":
+        _must_answer(address)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -66,6 +72,19 @@ def _cluster() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _must_answer(address: str) -> None:
+    """Raise SpecError when nothing listens at `HOST:PORT`: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto` and other words are Ray's to understand
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise SpecError(
+            f"RAY_ADDRESS={address}: nothing answers there ({error}); start the cluster or unset it"
+        ) from error
 
 
 def _result(ray: Any, reference: Any) -> list[Any]:

@@ -11,7 +11,6 @@ from msgspec import Struct, field
 
 from tunesmith.quality.check import Flags, Profile, Row, clean_command, share
 from tunesmith.quality.pii.names import finder
-from tunesmith.quality.pii.scan import find_pii
 from tunesmith.quality.redact import Finder, redact
 from tunesmith.quality.report import Finding
 
@@ -27,9 +26,9 @@ class ObservedPii(Struct):
 
 
 class PersonalData:
-    """Rows that hold personal data (a `RowCheck`); names and places only where `names` asks for them."""
+    """Rows that hold personal data (a `RowCheck`); names and places only with a spaCy pipeline `names`."""
 
-    def __init__(self, *, names: bool = False) -> None:
+    def __init__(self, *, names: str | None = None) -> None:
         self._names = names
         _finder(names)  # before the pass: what is missing is told at once, and forked workers inherit the model
         self._flags = Flags()
@@ -79,5 +78,5 @@ class PersonalData:
 
 
 @functools.cache
-def _finder(names: bool) -> Finder:
-    return finder(required=True) if names else find_pii
+def _finder(names: str | None) -> Finder:
+    return finder(names)
