@@ -1,9 +1,9 @@
 """Seconds from starting `tunesmith train` to its first optimizer step on a cached data set, beside TRL's.
 
-Each side is a process of its own with the same rows, model, adapter and hyperparameters; TRL runs the script that
-`tunesmith eject` prints, and keeps what it tokenizes in the cache of `datasets`. The first process of each fills its
-caches and is not counted. Ours also runs the checklist, makes the plan and validates before its first step; TRL does
-none of that.
+Each side is a process of its own with the same rows, model, adapter and hyperparameters: ours the command line itself,
+whose event log is watched; TRL's the script that `tunesmith eject` prints, which keeps what it tokenizes in the cache
+of `datasets`. The first process of each fills its caches and is not counted. Ours also validates before its first step
+and reads the checklist's report and the plan (cached); TRL does none of that.
 
     python benchmarks/startup.py [--rows 2000] [--rounds 3] [--json OUT]
 """
@@ -19,22 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from tunesmith.assets import sample
 from tunesmith.exporting.eject import eject
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec, parse_spec
-
-OURS = """
-import os, sys, time
-from tunesmith import api
-from tunesmith.training.events import StepEvent
-def first(event):
-    if isinstance(event, StepEvent):
-        spent = os.times()
-        print("first step", time.time(), sum(spent[:4]), flush=True)
-        os._exit(0)
-api.train(sys.argv[1], observer=first)
-"""
 
 THEIRS = """
 import os, runpy, sys, time
@@ -89,20 +79,38 @@ def measure(folder: Path, rows: int, rounds: int) -> dict[str, dict[str, list[fl
     script = folder / "reference.py"
     script.write_text(eject(run).removesuffix("trainer.train()\ntrainer.save_model(OUTPUT)\n"))
     environment = os.environ | {"TUNESMITH_CACHE": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "datasets")}
-    sides = {"tunesmith": (OURS, spec_file), "trl": (THEIRS, script)}
-    times: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in sides}
+    ours = [sys.executable, "-m", "tunesmith", "train", str(spec_file)]
+    theirs = [sys.executable, "-c", THEIRS, str(script)]
+    times: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in ("tunesmith", "trl")}
     for round_number in range(rounds + 1):
-        for name, (program, argument) in sides.items():
-            subprocess.run(["rm", "-rf", str(output)], check=True)
-            wall, cpu = first_step([sys.executable, "-c", program, str(argument)], environment)
+        subprocess.run(["rm", "-rf", str(output)], check=True)
+        for name, (wall, cpu) in {
+            "tunesmith": our_first_step(ours, environment, output / "events.jsonl"),
+            "trl": their_first_step(theirs, environment),
+        }.items():
             if round_number:
                 times[name]["wall"].append(wall)
                 times[name]["cpu"].append(cpu)
     return times
 
 
-def first_step(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds from starting the process to its first step, and the processor's."""
+def our_first_step(command: list[str], environment: dict[str, str], events: Path) -> tuple[float, float]:
+    """Seconds from starting the process until the log has its first step, and the processor's."""
+    began = time.time()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        told = psutil.Process(process.pid)
+        while not (events.exists() and b'"event":"step"' in events.read_bytes()):
+            if process.poll() is not None:
+                assert process.stderr is not None
+                raise SystemExit(process.stderr.read().decode()[-3000:])
+            time.sleep(0.02)
+        wall, spent = time.time() - began, told.cpu_times()
+        process.kill()
+    return wall, spent.user + spent.system
+
+
+def their_first_step(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """The same of TRL's process, which says so itself."""
     began = time.time()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     said = [line.split() for line in done.stdout.splitlines() if line.startswith("first step")]

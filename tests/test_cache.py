@@ -1,5 +1,6 @@
 """Entries of the cache are named by what they were made of."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_what_cannot_be_written_is_made_each_time(
     monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "file"))
     assert [cache.remembered("things", "key", lambda: b"made") for _ in range(2)] == [b"made", b"made"]
     assert "things is not cached" in caplog.text
+
+
+def test_what_was_asked_for_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "MOST_BYTES", 250)
+    for age, name in ((30, "old"), (20, "older, but asked for again")):
+        cache.remembered("things", name, lambda: bytes(100))
+        os.utime(cache.entry("things", name), (0, -age))
+    (tmp_path / "elsewhere").write_bytes(bytes(1000))  # what is not ours is neither counted nor removed
+    cache.entry("things", "older, but asked for again")
+    cache.remembered("things", "new", lambda: bytes(100))
+    assert {path.name for path in (tmp_path / "things").iterdir()} == {"older, but asked for again", "new"}
+    assert (tmp_path / "elsewhere").exists()
 
 
 def test_a_name_tells_parts_and_code_apart(tmp_path: Path) -> None:

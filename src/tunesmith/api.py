@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith import cache, storage
 from tunesmith.errors import DataError
+from tunesmith.imports import heavy_imports
 from tunesmith.run_folder import RunFolder, open_run
 from tunesmith.settings import first_process
 from tunesmith.spec import RunSpec, load_spec
@@ -175,7 +176,8 @@ def train(
     and the first writes and speaks.
     Raises SpecError, DataError, ModelError, StorageError or TrainingError, each saying how to mend it.
     """
-    from tunesmith.training.run import train as run_training
+    with heavy_imports():
+        from tunesmith.training.run import train as run_training
 
     if not isinstance(spec, RunSpec):
         spec = load_spec(Path(spec))

@@ -22,7 +22,7 @@ def renderer() -> Renderer:
 
 
 def entries() -> list[Path]:
-    return sorted((load_settings().cache / "tokenized").glob("*.arrow"))
+    return sorted((load_settings().cache / "tokenized").glob("*.safetensors"))
 
 
 def same(one: TrainingData, other: TrainingData) -> bool:
@@ -95,9 +95,9 @@ def test_a_damaged_entry_is_made_again(tickets: Path, tmp_path: Path, renderer: 
     entries_folder = load_settings().cache / "tokenized"
     del first
     prepare_data(spec, renderer)
-    path = next(entries_folder.glob("*.arrow"))
+    path = next(entries_folder.glob("*.safetensors"))
     path.unlink()
-    path.write_bytes(b"ARROW1 and nothing after it")
+    path.write_bytes(b"{ and nothing after it")
     again = prepare_data(spec, renderer)
     assert (again.digest, len(again.train)) == (digest, rows)
 
@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_written_costs_no_run(
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("TUNESMITH_CACHE", str(blocked))
     assert len(prepare_data(make_spec(tickets, tmp_path / "run"), renderer).train) > 30
-    assert "the tokenized rows are not cached" in caplog.text
+    assert "tokenized is not cached" in caplog.text
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

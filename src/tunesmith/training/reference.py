@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tunesmith import cache
 from tunesmith.spec import AdapterSpec
-from tunesmith.storage import atomic_file
 from tunesmith.training import ranks
 from tunesmith.training.batches import Example, Row
+from tunesmith.training.checkpoint import storage_errors
 from tunesmith.training.data import TrainingData
 from tunesmith.training.preference import Judged, Pair
 from tunesmith.training.token_loss import TokenLoss, row_logps, token_logps
@@ -41,8 +41,7 @@ def with_reference(data: TrainingData, model: "Model", adapter: AdapterSpec, *, 
     if ranks.agree(logps is None) or logps is None:  # all ranks ask the reference, or none
         logps = reference_logps(model, adapter, rows, bf16=bf16)
         if ranks.is_main():
-            with atomic_file(path) as temporary:
-                save_file({"logps": logps}, temporary)
+            cache.keep(path, lambda temporary: _write(temporary, logps))
     values = iter(logps.tolist())
 
     def known(example: Example) -> Example:
@@ -134,3 +133,8 @@ def _read(path: Path, rows: int) -> Tensor | None:
     except (OSError, SafetensorError, KeyError):
         return None
     return logps if len(logps) == rows else None
+
+
+def _write(path: Path, logps: Tensor) -> None:
+    with storage_errors(path):
+        save_file({"logps": logps}, path)
