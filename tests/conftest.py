@@ -1,9 +1,10 @@
 """A cache of the session's own, and a real browser for the tests of pages."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -44,3 +45,18 @@ def page(browser: Browser) -> Iterator[Page]:
     yield tab
     context.close()
     assert errors == []
+
+
+@pytest.fixture
+def assert_fit_to_show() -> Callable[[Page], None]:
+    """What every page must be, light at a desk and dark on a phone: accessible (axe-core), nothing over the side."""
+
+    def check(tab: Page) -> None:
+        for scheme, width in (("light", 1280), ("dark", 390)):
+            tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
+            found = Axe().run(tab)
+            assert found.violations_count == 0, f"{tab.url}, {scheme}:\n{found.generate_report()}"
+
+    return check

@@ -1,11 +1,12 @@
 """The stylesheet's colours are legible: WCAG 2.2 contrast of at least 4.5 for text, in light and dark."""
 
 import re
-from importlib.resources import files
 
 import pytest
 
-STYLE = files("tunesmith.report").joinpath("style.css").read_text(encoding="utf-8")
+from tunesmith.assets import stylesheet
+
+STYLE = stylesheet("style")
 
 
 def palette(scheme: str) -> dict[str, str]:

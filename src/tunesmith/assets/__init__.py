@@ -1,7 +1,7 @@
 """The embedded default: a small base model and sample data sets, so that everything runs with no network.
 
-They lie here as plain files in their ordinary layouts and are read by the code that reads everybody's; `tools/` in the
-repository makes them. They cost the installed package 8 MB.
+Beside them lies the CSS that all pages share. All are plain files in their ordinary layouts, the model and the data
+read by the code that reads everybody's; `tools/` in the repository makes them. They cost the installed package 8 MB.
 """
 
 from pathlib import Path
@@ -25,6 +25,11 @@ def embedded_model() -> Path:
 def sample(name: SampleName) -> Path:
     """The JSONL file of the sample data set `name`, one of `SAMPLES`."""
     return _ROOT / "data" / f"{name}.jsonl"
+
+
+def stylesheet(name: Literal["style", "controls"]) -> str:
+    """CSS that pages share: `style` is every page's, `controls` that of pages with something to press."""
+    return (_ROOT / "pages" / f"{name}.css").read_text(encoding="utf-8")
 
 
 def general_prompts() -> Path:

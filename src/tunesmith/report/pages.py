@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tunesmith.assets import stylesheet
 from tunesmith.planning.figures import compact, dollars, duration, number, probability, size
 from tunesmith.planning.plan import METHOD_NAMES
 from tunesmith.planning.show import pays_from
@@ -29,18 +29,13 @@ MINUS = "\N{MINUS SIGN}"
 def render(template: str, **values: object) -> str:
     """The page `template` as HTML text, its stylesheet inlined."""
     page = _environment().get_template(template)
-    return page.render(layout="base.html.j2", style=Markup(stylesheet()), **values)  # noqa: S704  # our own stylesheet
+    return page.render(layout="base.html.j2", style=Markup(stylesheet("style")), **values)  # noqa: S704  # our own stylesheet
 
 
 def render_part(template: str, block: Literal["main", "plan"], **values: object) -> Markup:
     """One block of the page `template`, for a page that has a frame and a stylesheet of its own."""
     page = _environment().get_template(template)
     return Markup(page.render(layout=f"part/{block}.html.j2", **values))  # noqa: S704  # an autoescaped template
-
-
-def stylesheet() -> str:
-    """The CSS of every page."""
-    return files("tunesmith.report").joinpath("style.css").read_text(encoding="utf-8")
 
 
 @cache

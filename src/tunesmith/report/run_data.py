@@ -1,5 +1,6 @@
 """What a run folder holds, read once for the report; a part that is not there is None, a broken one is an error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from tunesmith.planning.plan import Plan
 from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
-from tunesmith.training.events import EndEvent, EvalEvent, StartEvent, StepEvent, VerdictEvent, read_events
+from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent, read_events
 from tunesmith.training.signals import judge_events
 
 _T = TypeVar("_T")
@@ -46,7 +47,6 @@ def read_run(folder: RunFolder) -> RunData:
     end: EndEvent | None = None
     steps: dict[int, StepEvent] = {}
     evals: dict[int, EvalEvent] = {}
-    verdicts: dict[tuple[int, str], VerdictEvent] = {}
     events = read_events(folder.events)
     for event in events:
         match event:
@@ -56,13 +56,8 @@ def read_run(folder: RunFolder) -> RunData:
                 steps[event.step] = event
             case EvalEvent():
                 evals[event.step] = event
-            case VerdictEvent():
-                verdicts[event.step, event.name] = event
             case EndEvent():
                 end = event
-    # A log that another tool wrote holds no verdicts, and some can only be reached at the end.
-    raised = {verdict.name for verdict in verdicts.values()}
-    late = [v for v in judge_events(events) if events and v.status != "good" and v.name not in raised]
     return RunData(
         folder=folder,
         spec=spec,
@@ -73,9 +68,20 @@ def read_run(folder: RunFolder) -> RunData:
         start=start,
         steps=tuple(steps[step] for step in sorted(steps)),
         evals=tuple(evals[step] for step in sorted(evals)),
-        verdicts=(*verdicts.values(), *late),
+        verdicts=curve_verdicts(events),
         end=end,
     )
+
+
+def curve_verdicts(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
+    """The verdicts that were recorded while it trained, and what the curves show beside them.
+
+    A log that another tool wrote holds none, and some can only be reached at the end.
+    """
+    recorded = {(event.step, event.name): event for event in events if isinstance(event, VerdictEvent)}
+    raised = {name for _, name in recorded}
+    late = [v for v in judge_events(events) if events and v.status != "good" and v.name not in raised]
+    return (*recorded.values(), *late)
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -3,10 +3,9 @@
 import contextlib
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import msgspec
 
 from tunesmith.run_folder import RunFolder
 from tunesmith.server import files
@@ -14,7 +13,7 @@ from tunesmith.server.records import JobRecord
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
 from tunesmith.server.trainer import JobFolder
-from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent
+from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, parse_event
 
 COLUMNS = ("step", "train_loss", "valid_loss", "learning_rate", "grad_norm", "tokens")
 
@@ -58,14 +57,14 @@ def model_name(job: JobRecord) -> str:
 
 
 def step_metrics(run: RunFolder) -> list[StepMetrics]:
-    """The steps of a run so far, in order; empty before the first."""
+    """The steps of a run so far, in order, those with a finite loss; empty before the first."""
     found: list[StepMetrics] = []
     now, total = 0.0, 0
     for event in read_events(run):
         match event:
             case StartEvent():
                 now, total = event.time, event.total_steps
-            case StepEvent():
+            case StepEvent() if math.isfinite(event.loss):
                 now += event.seconds
                 found.append(
                     StepMetrics(
@@ -80,7 +79,7 @@ def step_metrics(run: RunFolder) -> list[StepMetrics]:
                         event.measures,
                     )
                 )
-            case EvalEvent():
+            case EvalEvent() if math.isfinite(event.loss):
                 now += event.seconds
                 if found and found[-1].step == event.step:
                     found[-1] = replace(found[-1], valid_loss=event.loss)
@@ -93,11 +92,10 @@ def read_events(run: RunFolder) -> list[Event]:
     """The run's event log; a line that is still being written, or was damaged, is left out: the others stay true."""
     if not run.events.is_file():
         return []
-    decoder = msgspec.json.Decoder(Event)
     events: list[Event] = []
     for line in run.events.read_bytes().split(b"\n")[:-1]:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            events.append(decoder.decode(line))
+        with contextlib.suppress(ValueError):
+            events += parse_event(line)
     return events
 
 

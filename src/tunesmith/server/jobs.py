@@ -112,6 +112,8 @@ def pause_job(service: Service, owner: str, job_id: str) -> JobRecord:
 def resume_job(service: Service, owner: str, job_id: str) -> JobRecord:
     """Queue a paused job again; it goes on from its checkpoint. Raises RequestError 404 or 409."""
     before = service.store.get_job(owner, job_id)
+    if before.status != "paused":  # a job whose files are being checked becomes queued too, but by itself
+        raise _refused("resume", before)
     job = _move(service, owner, job_id, "queued", "resume", "Fine-tuning job was resumed", attempt=before.attempt + 1)
     service.runner.submit(job)
     return job
@@ -206,12 +208,15 @@ def _move(
 ) -> JobRecord:
     job = service.store.get_job(owner, job_id)
     if not service.store.move_job(job.id, to, **changes):
-        status = service.store.get_job(owner, job_id).status
-        raise RequestError(
-            f"Cannot {verb} job {job_id}: it is {status}", status=409, code="invalid_job_state", param="id"
-        )
+        raise _refused(verb, service.store.get_job(owner, job_id))
     service.store.add_event(job.id, message)
     return service.store.get_job(owner, job_id)
+
+
+def _refused(verb: str, job: JobRecord) -> RequestError:
+    return RequestError(
+        f"Cannot {verb} job {job.id}: it is {job.status}", status=409, code="invalid_job_state", param="id"
+    )
 
 
 def _step_message(step: int, total: int, train_loss: float, valid_loss: float | None) -> str:

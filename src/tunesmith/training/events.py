@@ -98,6 +98,8 @@ class MessageEvent(Struct, frozen=True, tag_field="event", tag="message"):
 
 Event = StartEvent | StepEvent | EvalEvent | VerdictEvent | EndEvent | MessageEvent
 
+_DECODER = msgspec.json.Decoder(Event)
+
 _KINDS = ("start", "step", "eval", "verdict", "end", "message")
 
 
@@ -109,20 +111,29 @@ def read_events(path: Path) -> list[Event]:
     """
     if not path.is_file():
         return []
-    decoder = msgspec.json.Decoder(Event)
     lines = path.read_bytes().split(b"\n")
     events: list[Event] = []
     for number, line in enumerate(lines, start=1):
         try:
-            events += [decoder.decode(line)] if line.strip() else []
-        except msgspec.DecodeError as error:
-            try:
-                events += _foreign(line)
-            except ValueError:
-                if number == len(lines):
-                    break
-                raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
+            events += parse_event(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}:{number}: not a run event ({error}); remove the line") from error
     return events
+
+
+def parse_event(line: bytes) -> list[Event]:
+    """The event of one line; none for an empty line or a kind that is not known here. Raises ValueError."""
+    if not line.strip():
+        return []
+    try:
+        return [_DECODER.decode(line)]
+    except msgspec.DecodeError as error:
+        try:
+            return _foreign(line)
+        except ValueError:
+            raise error from None
 
 
 def _foreign(line: bytes) -> list[Event]:

@@ -295,7 +295,7 @@ def test_people_judge_blind_and_then_see_who_won(visit: TestClient, store: Store
         assert f"<b>{judged}</b> of <b>3</b> judged" in page
     assert "All pairs judged" in page
     results = visit.get(f"/dashboard/jobs/{job.id}/judgements").text
-    assert "<b>Tuned</b> was preferred in <b>100%</b>" in results
+    assert "<b>tuned</b> was preferred in <b>100%</b>" in results
 
 
 def test_every_static_file_is_there_and_no_other(visit: TestClient) -> None:

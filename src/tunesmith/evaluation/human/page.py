@@ -7,9 +7,8 @@ security policy and autoescaped templates keep whatever a model said from being 
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,9 +19,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from tunesmith.evaluation.human.duels import Board, Duel, first_stands_left, order_for
+from tunesmith.assets import stylesheet
+from tunesmith.evaluation.human.duels import Board
+from tunesmith.evaluation.human.judging import judge, progress
 from tunesmith.evaluation.human.results import HumanResults, summarize
-from tunesmith.evaluation.human.store import Choice, Judgement, Store
+from tunesmith.evaluation.human.store import Store
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -35,22 +36,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-LONGEST_NAME, LONGEST_NOTE = 60, 2000
-LONGEST_SECONDS = 3600.0
-"""A rater who took longer went away."""
+LONGEST_NAME = 60
 
-ASSETS = {"compare.css": "text/css", "compare.js": "text/javascript"}
+SHEETS: tuple[Literal["style", "controls"], ...] = ("style", "controls")
+"""The CSS of every page; beside it, from `static`, that of this one, and its script."""
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A duel as a rater sees it: `left` and `right` are replies; `judged` what they chose before, by side."""
-
-    duel: Duel
-    left: str
-    right: str
-    judged: str
-    note: str
+STATIC = {"judge.css": "text/css", "judge.js": "text/javascript"}
 
 
 def make_app(run: str, board: Board, store: Store, token: str) -> Starlette:
@@ -63,7 +54,8 @@ def make_app(run: str, board: Board, store: Store, token: str) -> Starlette:
         Route("/judge/{rater:path}", guard(page.judge)),
         Route("/judge/{rater:path}", guard(page.record), methods=["POST"]),
         Route("/results", guard(page.results)),
-        *(Route(f"/{name}", _asset(name)) for name in ASSETS),
+        *(Route(f"/{name}.css", _fixed(stylesheet(name), "text/css")) for name in SHEETS),
+        *(Route(f"/{name}", _fixed(static(name), kind)) for name, kind in STATIC.items()),
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     return Starlette(routes=routes, middleware=[hosts])
@@ -104,7 +96,6 @@ class _Page:
         self._run = run
         self._board = board
         self._store = store
-        self._seed = store.seed
         self._templates = Environment(
             loader=PackageLoader("tunesmith.evaluation.human"),
             autoescape=True,
@@ -128,41 +119,18 @@ class _Page:
     async def judge(self, request: Request) -> Response:
         """Shows the rater's next pair, or the one asked for; the end, when all are judged."""
         rater = request.path_params["rater"]
-        made = self._made_by(rater)
-        order = order_for(rater, self._board, self._seed)
-        asked = request.query_params.get("pair")
-        waiting = [duel for duel in order if duel.key not in made]
-        duel = next((duel for duel in order if duel.key == asked), waiting[0] if waiting else None)
-        if duel is None:
-            return self._render("done.html.j2", rater=rater, duels=len(order))
-        before = [each for each in order if each.key in made and each.key != duel.key]
-        latest = max(before, key=lambda each: made[each.key].judged_at, default=None)
-        return self._render(
-            "judge.html.j2",
-            rater=rater,
-            shown=self._shown(rater, duel, made.get(duel.key)),
-            judged=len(order) - len(waiting),
-            duels=len(order),
-            back=None if latest is None else latest.key,
-        )
+        found = progress(self._board, self._store, rater, request.query_params.get("pair"))
+        if found.turn is None:
+            return self._render("done.html.j2", rater=rater, duels=found.duels)
+        return self._render("judge.html.j2", rater=rater, progress=found)
 
     async def record(self, request: Request) -> Response:
         """Keeps a judgement and goes on."""
         rater = request.path_params["rater"]
         form = await request.form()
-        duel = next((duel for duel in self._board.duels if duel.key == form.get("pair")), None)
-        left_first = duel is not None and first_stands_left(rater, duel, self._seed)
-        choices: dict[str, Choice] = {
-            "left": "first" if left_first else "second",
-            "right": "second" if left_first else "first",
-            "tie": "tie",
-            "bad": "both bad",
-        }
-        choice = choices.get(str(form.get("choice")))
-        if duel is None or choice is None:
+        pair, side, note, seconds = (str(form.get(name, "")) for name in ("pair", "choice", "note", "seconds"))
+        if not judge(self._board, self._store, rater, pair=pair, side=side, note=note, seconds=seconds):
             return PlainTextResponse("No such pair or choice; go back and choose again.", status_code=400)
-        note = str(form.get("note", ""))[:LONGEST_NOTE]
-        self._store.record(rater, duel, choice, note, _seconds(form.get("seconds")))
         return RedirectResponse(f"/judge/{quote(rater, safe='')}", status_code=303)
 
     async def results(self, request: Request) -> Response:
@@ -170,30 +138,18 @@ class _Page:
         results: HumanResults = summarize(self._run, self._board, self._store.judgements())
         return self._render("results.html.j2", results=results)
 
-    def _made_by(self, rater: str) -> dict[str, Judgement]:
-        """The rater's judgements by duel."""
-        by_models = {(duel.row, duel.first, duel.second): duel.key for duel in self._board.duels}
-        made = self._store.judgements(rater)
-        found = ((by_models.get((each.row, each.first, each.second)), each) for each in made)
-        return {key: each for key, each in found if key is not None}
-
-    def _shown(self, rater: str, duel: Duel, made: Judgement | None) -> Shown:
-        left_first = first_stands_left(rater, duel, self._seed)
-        replies = (duel.first_reply, duel.second_reply)
-        left, right = replies if left_first else replies[::-1]
-        sides = {"first": "left" if left_first else "right", "second": "right" if left_first else "left"}
-        judged = "" if made is None else sides.get(made.choice, "bad" if made.choice == "both bad" else "tie")
-        return Shown(duel, left, right, judged, "" if made is None else made.note)
-
     def _render(self, template: str, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(run=self._run, **values))
 
 
-def _asset(name: str) -> Handler:
-    content = files("tunesmith.evaluation.human").joinpath("static", name).read_bytes()
+def static(name: str) -> str:
+    """The text of one of `STATIC`."""
+    return files("tunesmith.evaluation.human").joinpath("static", name).read_text(encoding="utf-8")
 
+
+def _fixed(content: str, kind: str) -> Handler:
     async def serve(request: Request) -> Response:
-        return Response(content, media_type=ASSETS[name], headers={"X-Content-Type-Options": "nosniff"})
+        return Response(content, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
     return serve
 
@@ -204,10 +160,3 @@ def _same_origin(request: Request) -> bool:
     if request.headers.get("sec-fetch-site") in ("same-origin", "none"):
         return True
     return origin == f"{request.url.scheme}://{request.url.netloc}"
-
-
-def _seconds(given: Any) -> float:
-    try:
-        return min(max(float(given), 0.0), LONGEST_SECONDS)
-    except (TypeError, ValueError):
-        return 0.0

@@ -71,7 +71,8 @@ def visitor(request: Request) -> Visitor:
             f"This key is used too often: {allowance.limit} requests a minute; reload in {allowance.retry_after:.1f} s",
             status=429,
         )
-    return Visitor(caller, form_token(secret, cookie))
+    request.state.visitor = Visitor(caller, form_token(secret, cookie))
+    return request.state.visitor
 
 
 def checked_form(
@@ -134,4 +135,5 @@ def _error_page(request: Request, message: str, status: int) -> Response:
         return page("error_part.html.j2", request, None, status=200, message=message)
     titles = {404: "Not found", 403: "Not allowed", 401: "Signed out", 413: "Too large", 429: "Too many requests"}
     title = titles.get(status, "That did not work")
-    return page("error.html.j2", request, None, status=status, title=title, message=message)
+    who = getattr(request.state, "visitor", None)
+    return page("error.html.j2", request, who, status=status, title=title, message=message)

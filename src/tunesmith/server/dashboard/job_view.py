@@ -12,10 +12,14 @@ from tunesmith.server.dashboard.run_view import RunSummary, summarize_run
 from tunesmith.server.errors import RequestError
 from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
-from tunesmith.server.states import MOVES, TERMINAL
+from tunesmith.server.states import TERMINAL, JobStatus, sources
 
-ACTIONS = {"pause": "paused", "resume": "queued", "cancel": "cancelled"}
-"""What a person can do to a job → the state that it moves to."""
+ACTIONS: dict[str, frozenset[JobStatus]] = {
+    "pause": sources("paused"),
+    "resume": frozenset({"paused"}),
+    "cancel": sources("cancelled"),
+}
+"""What a person can do to a job → the states in which it makes sense."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
     left = None if finish is None or run.step == run.total_steps else max(finish - time.time(), 1.0)
     events = [event for event in jobs.job_events(service, job) if event.type == "message"]
     evaluated = run.headline is not None
-    actions = [action for action, state in ACTIONS.items() if state in MOVES[job.status]]
+    actions = [action for action, states in ACTIONS.items() if job.status in states]
     over = job.status in TERMINAL
     return {
         "job-state": part("job_state.html.j2", job=job),

@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from tunesmith.evaluation.human.duels import Board, Duel, first_stands_left, make_board, order_for
+from tunesmith.evaluation.human.duels import Board, make_board
+from tunesmith.evaluation.human.judging import judge, progress
 from tunesmith.evaluation.human.results import summarize
-from tunesmith.evaluation.human.store import Choice, Store
+from tunesmith.evaluation.human.store import Store
 from tunesmith.server import jobs
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import page
@@ -22,26 +23,10 @@ router = APIRouter(prefix=f"{HOME}/jobs/{{job_id}}", route_class=PageRoute)
 
 
 @router.get("/judge")
-def judge(request: Request, service: ServiceOf, who: VisitorOf, job_id: str) -> Response:
-    """The next pair that this rater has not judged, or the end."""
+def show(request: Request, service: ServiceOf, who: VisitorOf, job_id: str, pair: str | None = None) -> Response:
+    """The next pair that this rater has not judged, or the one asked for, or the end."""
     job, board, store = _opened(service, who, job_id)
-    waiting = _waiting(who, board, store)
-    duel = waiting[0] if waiting else None
-    replies: tuple[str, ...] = ()
-    if duel is not None:
-        replies = (duel.first_reply, duel.second_reply)
-        if not first_stands_left(who.owner, duel, store.seed):
-            replies = replies[::-1]
-    return page(
-        "judge.html.j2",
-        request,
-        who,
-        job=job,
-        duel=duel,
-        replies=replies,
-        judged=len(board.duels) - len(waiting),
-        duels=len(board.duels),
-    )
+    return page("judge.html.j2", request, who, job=job, progress=progress(board, store, who.owner, pair))
 
 
 @router.post("/judge", dependencies=[CheckedForm])
@@ -51,18 +36,13 @@ def record(
     job_id: str,
     pair: Annotated[str, Form()],
     choice: Annotated[str, Form()],
+    note: Annotated[str, Form()] = "",
+    seconds: Annotated[str, Form()] = "",
 ) -> Response:
     """Keep a judgement and go on."""
     _, board, store = _opened(service, who, job_id)
-    duel = next((duel for duel in board.duels if duel.key == pair), None)
-    if duel is None:
-        raise RequestError("No such pair; the job was evaluated anew, so reload the page", status=404)
-    left: Choice = "first" if first_stands_left(who.owner, duel, store.seed) else "second"
-    right: Choice = "second" if left == "first" else "first"
-    choices: dict[str, Choice] = {"left": left, "right": right, "tie": "tie", "bad": "both bad"}
-    if choice not in choices:
-        raise RequestError(f"choice: {choice} is none of {', '.join(choices)}")
-    store.record(who.owner, duel, choices[choice])
+    if not judge(board, store, who.owner, pair=pair, side=choice, note=note, seconds=seconds):
+        raise RequestError("No such pair or choice; the job may have been evaluated anew: reload the page", status=404)
     return RedirectResponse(f"{HOME}/jobs/{job_id}/judge", 303)
 
 
@@ -83,9 +63,3 @@ def _opened(service: Service, who: Visitor, job_id: str) -> tuple[JobRecord, Boa
     board, store = make_board([run]), Store(run.human)
     store.set_aside_outdated(board)
     return job, board, store
-
-
-def _waiting(who: Visitor, board: Board, store: Store) -> list[Duel]:
-    """The pairs that are left for this rater, in their order."""
-    made = {(each.row, each.first, each.second) for each in store.judgements(who.owner)}
-    return [duel for duel in order_for(who.owner, board, store.seed) if (duel.row, duel.first, duel.second) not in made]

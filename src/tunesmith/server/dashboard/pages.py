@@ -3,14 +3,16 @@
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, PrefixLoader, StrictUndefined
 
+from tunesmith.assets import stylesheet
+from tunesmith.evaluation.human import page as judging
 from tunesmith.planning.figures import compact, duration, size
-from tunesmith.report.pages import STATUS_MARKS, STATUS_WORDS, figure, measure, stylesheet
+from tunesmith.report.pages import STATUS_MARKS, STATUS_WORDS, figure, measure
 from tunesmith.server.errors import RequestError
 from tunesmith.server.states import TERMINAL
 
@@ -36,12 +38,18 @@ ASSETS = {
     "dashboard.js": "text/javascript",
     "watch.js": "text/javascript",
     "playground.js": "text/javascript",
+    "style.css": "text/css",
+    "controls.css": "text/css",
+    "judge.css": "text/css",
     "judge.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "htmx.js": "text/javascript",
     "uplot.js": "text/javascript",
     "uplot.css": "text/css",
 }
+
+SHEETS: dict[str, Literal["style", "controls"]] = {"style.css": "style", "controls.css": "controls"}
+"""What every page shares, the reports too."""
 
 VENDORED = {"htmx.js": "htmx.min.js", "uplot.js": "uplot.min.js", "uplot.css": "uplot.min.css"}
 
@@ -69,18 +77,18 @@ def part(template: str, **values: object) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def asset(name: str) -> FileResponse:
+def asset(name: str) -> Response:
     """A static file. Raises RequestError 404."""
     if name not in ASSETS:
         raise RequestError(f"There is no file {name}", status=404)
+    headers = {"Cache-Control": "no-cache"}
+    if name in SHEETS:
+        return Response(stylesheet(SHEETS[name]), media_type=ASSETS[name], headers=headers)
+    if name in judging.STATIC:
+        return Response(judging.static(name), media_type=ASSETS[name], headers=headers)
     folder = FOLDER / "static"
     path = folder / "vendor" / VENDORED[name] if name in VENDORED else folder / name
-    return FileResponse(path, media_type=ASSETS[name], headers={"Cache-Control": "no-cache"})
-
-
-def stylesheet_response(_request: Request) -> Response:
-    """The reports' stylesheet."""
-    return Response(stylesheet(), media_type="text/css", headers={"Cache-Control": "no-cache"})
+    return FileResponse(path, media_type=ASSETS[name], headers=headers)
 
 
 def moment(then: float) -> str:
@@ -96,7 +104,12 @@ def clock(then: float) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
+        loader=ChoiceLoader(
+            [
+                FileSystemLoader(FOLDER / "templates"),
+                PrefixLoader({"human": PackageLoader("tunesmith.evaluation.human")}),
+            ]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

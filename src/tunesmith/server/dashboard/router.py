@@ -1,12 +1,11 @@
 """All of the dashboard as one router, and what answers a path under it that does not exist."""
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.requests import Request
+from fastapi.responses import RedirectResponse, Response
 
 from tunesmith.server.dashboard import files, jobs, judging, new_job, playground, runs, sign_in, watch
-from tunesmith.server.dashboard.access import HOME, PageRoute
-from tunesmith.server.dashboard.pages import asset, stylesheet_response
+from tunesmith.server.dashboard.access import HOME, PageRoute, VisitorOf
+from tunesmith.server.dashboard.pages import asset
 from tunesmith.server.errors import RequestError
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -18,14 +17,8 @@ def root() -> RedirectResponse:
     return RedirectResponse(HOME, 303)
 
 
-@router.get(f"{HOME}/static/report.css")
-def report_style(request: Request) -> Response:
-    """The stylesheet that the reports carry inside them."""
-    return stylesheet_response(request)
-
-
 @router.get(HOME + "/static/{name}")
-def static(name: str) -> FileResponse:
+def static(name: str) -> Response:
     """A script, a stylesheet or the icon. Raises RequestError 404."""
     return asset(name)
 
@@ -35,6 +28,6 @@ for part in (sign_in, new_job, watch, judging, jobs, runs, files, playground):
 
 
 @router.get(HOME + "/{path:path}")
-def missing(path: str) -> Response:
+def missing(_who: VisitorOf, path: str) -> Response:
     """Any other path."""
     raise RequestError(f"There is no page {HOME}/{path}", status=404)

@@ -3,6 +3,7 @@
 Everything is made anew from what is on disk, so a page that is opened late, or again, shows what one that watched does.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,14 +11,24 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tunesmith.evaluation.result import Evaluation, MetricComparison, Verdict
+from tunesmith.evaluation.result import Change, Evaluation, MetricComparison, Verdict
+from tunesmith.report.charts import thinned
 from tunesmith.report.html import smoothed
+from tunesmith.report.run_data import curve_verdicts
 from tunesmith.run_folder import RunFolder
 from tunesmith.server.job_results import read_events
 from tunesmith.training.events import EndEvent, EvalEvent, StartEvent, StepEvent, VerdictEvent
 
 MOST_POINTS = 800
-"""Of a live curve: more than a screen can show; a longer run is thinned evenly, its latest step always there."""
+"""Of a live curve: more than a screen can show."""
+
+
+class Mark(Struct, frozen=True):
+    """A verdict on a curve."""
+
+    step: int
+    status: str
+    finding: str
 
 
 class Curves(Struct, frozen=True):
@@ -28,6 +39,7 @@ class Curves(Struct, frozen=True):
     smoothed: list[float | None]
     validation: list[float | None]
     total_steps: int
+    marks: list[Mark]
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class RunSummary:
     validation: float | None
     verdicts: tuple[VerdictEvent | Verdict, ...]
     headline: MetricComparison | None
-    change: str
+    change: Change
     begun: float | None
     end: str | None
 
@@ -62,17 +74,18 @@ def summarize_run(run: RunFolder) -> RunSummary:
 def curves(run: RunFolder) -> Curves:
     """The run's losses, at most `MOST_POINTS` of them."""
     events = read_events(run)
-    losses = {event.step: event.loss for event in events if isinstance(event, StepEvent)}
-    validated = {event.step: event.loss for event in events if isinstance(event, EvalEvent)}
+    losses = {e.step: e.loss for e in events if isinstance(e, StepEvent) and math.isfinite(e.loss)}
+    validated = {e.step: e.loss for e in events if isinstance(e, EvalEvent) and math.isfinite(e.loss)}
     total = next((event.total_steps for event in reversed(events) if isinstance(event, StartEvent)), 0)
     steps = sorted(losses)
     smooth = dict(zip(steps, smoothed([losses[step] for step in steps]), strict=True))
-    every = -(-len(steps) // MOST_POINTS) or 1
-    shown = sorted({*steps[::every], *steps[-1:], *validated})
+    drawn = [int(step) for step, _ in thinned([(step, losses[step]) for step in steps], MOST_POINTS)]
+    shown = sorted({*drawn, *validated})
     training, smooth_training, validation = (
         [round(line[step], 5) if step in line else None for step in shown] for line in (losses, smooth, validated)
     )
-    return Curves(shown, training, smooth_training, validation, total)
+    marks = [Mark(verdict.step, verdict.status, verdict.finding) for verdict in curve_verdicts(events)]
+    return Curves(shown, training, smooth_training, validation, total, marks)
 
 
 def stamp(path: Path) -> tuple[int, int]:
@@ -90,7 +103,6 @@ def _summary(run: RunFolder, _events: tuple[int, int], _evaluation: tuple[int, i
     steps = [event for event in events if isinstance(event, StepEvent)]
     evals = [event for event in events if isinstance(event, EvalEvent)]
     starts = [event for event in events if isinstance(event, StartEvent)]
-    live = {event.name: event for event in events if isinstance(event, VerdictEvent)}
     turns = [event for event in events if isinstance(event, StartEvent | EndEvent)]
     evaluation = _read_evaluation(run)
     headline = evaluation.metrics[0] if evaluation is not None and evaluation.metrics else None
@@ -99,9 +111,9 @@ def _summary(run: RunFolder, _events: tuple[int, int], _evaluation: tuple[int, i
         total_steps=starts[-1].total_steps if starts else 0,
         loss=steps[-1].loss if steps else None,
         validation=evals[-1].loss if evals else None,
-        verdicts=evaluation.verdicts if evaluation is not None else tuple(live.values()),
+        verdicts=evaluation.verdicts if evaluation is not None else curve_verdicts(events),
         headline=headline,
-        change="none" if headline is None else _change(headline),
+        change="none" if evaluation is None or headline is None else evaluation.change(headline),
         begun=starts[0].time if starts else None,
         end=turns[-1].reason if turns and isinstance(turns[-1], EndEvent) else None,
     )
@@ -113,9 +125,3 @@ def _read_evaluation(run: RunFolder) -> Evaluation | None:
         return msgspec.json.decode(run.evaluation.read_bytes(), type=Evaluation)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-
-
-def _change(metric: MetricComparison) -> str:
-    if not metric.significant:
-        return "none"
-    return "good" if (metric.difference.value > 0) == (metric.better == "higher") else "bad"

@@ -148,7 +148,7 @@ def _regions(run: ListedRun) -> dict[str, str]:
         "job-state": part("run_state.html.j2", run=run),
         "job-figures": part("run_figures.html.j2", run=run.run, over=over),
         "job-verdicts": part("live_verdicts.html.j2", run=run.run, over=over),
-        "job-results": _report(run.folder) if over else "",
+        "job-results": part("run_results.html.j2", run=run, report=_report(run.folder)) if over else "",
     }
 
 

@@ -52,7 +52,37 @@
     const data = [latest.steps, latest.training, latest.smoothed, latest.validation];
     if (chart) chart.setData(data);
     else chart = new uPlot(options(document.getElementById("chart")), data, document.getElementById("chart"));
+    if (chart.cursor.idx === null) chart.setLegend({ idx: latest.steps.length - 1 }); // unless a pointer asks for another
     describe();
+  }
+
+  // Each verdict where it was reached: a dotted line, a disc and its text as what is said of the place.
+  function drawMarks(chart) {
+    const css = getComputedStyle(document.documentElement);
+    const { ctx, bbox } = chart;
+    const scale = devicePixelRatio;
+    const [from, until] = [chart.scales.x.min, chart.scales.x.max];
+    ctx.save();
+    for (const mark of latest.marks.filter((each) => each.step >= from && each.step <= until)) {
+      const x = chart.valToPos(mark.step, "x", true);
+      const radius = 8 * scale;
+      ctx.strokeStyle = ctx.fillStyle = css.getPropertyValue(mark.status === "note" ? "--base" : `--${mark.status}`).trim();
+      ctx.lineWidth = scale;
+      ctx.setLineDash([2 * scale, 3 * scale]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top + 2 * radius);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.beginPath();
+      ctx.arc(x, bbox.top + radius, radius, 0, 2 * Math.PI);
+      ctx.fill();
+      ctx.fillStyle = css.getPropertyValue("--card").trim();
+      ctx.font = `bold ${12 * scale}px sans-serif`;
+      ctx.textAlign = "center";
+      ctx.textBaseline = "middle";
+      ctx.fillText("!", x, bbox.top + radius);
+    }
+    ctx.restore();
   }
 
   function discard() {
@@ -68,7 +98,8 @@
     document.getElementById("chart").setAttribute(
       "aria-label",
       `Loss by step. Step ${latest.steps[last]} of ${latest.total_steps}: training loss ` +
-        `${trained === undefined ? "not yet known" : trained.toFixed(3)}${validation}`,
+        `${trained === undefined ? "not yet known" : trained.toFixed(3)}${validation}` +
+        latest.marks.map((mark) => `. Step ${mark.step}: ${mark.finding}`).join(""),
     );
   }
 
@@ -85,6 +116,7 @@
     return {
       ...size(place),
       legend: { markers: { show: false } },
+      hooks: { draw: [drawMarks] },
       cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false } },
       axes: [{ ...axis, grid: { show: false }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }, { ...axis, size: 48 }],
