@@ -71,8 +71,9 @@ def visitor(request: Request) -> Visitor:
             f"This key is used too often: {allowance.limit} requests a minute; reload in {allowance.retry_after:.1f} s",
             status=429,
         )
-    request.state.visitor = Visitor(caller, form_token(secret, cookie))
-    return request.state.visitor
+    found = Visitor(caller, form_token(secret, cookie))
+    request.state.visitor = found  # an error later on is shown to them, with the way on
+    return found
 
 
 def checked_form(

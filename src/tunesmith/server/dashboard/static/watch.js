@@ -52,11 +52,16 @@
     const data = [latest.steps, latest.training, latest.smoothed, latest.validation];
     if (chart) chart.setData(data);
     else chart = new uPlot(options(document.getElementById("chart")), data, document.getElementById("chart"));
-    if (chart.cursor.idx === null) chart.setLegend({ idx: latest.steps.length - 1 }); // unless a pointer asks for another
+    showLatest(chart);
     describe();
   }
 
-  // Each verdict where it was reached: a dotted line, a disc and its text as what is said of the place.
+  // The legend tells the latest values, unless a pointer asks for others.
+  function showLatest(chart) {
+    if (!(chart.cursor.left >= 0)) chart.setLegend({ idx: latest.steps.length - 1 });
+  }
+
+  // Each verdict where it was reached, as the report draws it: a dotted line and a disc.
   function drawMarks(chart) {
     const css = getComputedStyle(document.documentElement);
     const { ctx, bbox } = chart;
@@ -116,7 +121,7 @@
     return {
       ...size(place),
       legend: { markers: { show: false } },
-      hooks: { draw: [drawMarks] },
+      hooks: { draw: [drawMarks], ready: [showLatest], setCursor: [showLatest] },
       cursor: { drag: { x: true, y: false } },
       scales: { x: { time: false } },
       axes: [{ ...axis, grid: { show: false }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }, { ...axis, size: 48 }],
