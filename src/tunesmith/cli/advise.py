@@ -43,8 +43,8 @@ def command(
     """Measure prompts, examples and retrieval on held-out rows of DATA, then say whether to fine-tune.
 
     \b
-    Examples:  tunesmith advise tickets.jsonl --model embedded --write advice.json
-               tunesmith advise faq.jsonl --model gpt-4o-mini --endpoint https://api.openai.com/v1 --docs handbook/
+    Example:  tunesmith advise tickets.jsonl --model embedded --write advice.json
+              tunesmith advise faq.jsonl --model NAME --endpoint URL --docs docs/
     """
     needs = Needs(answer if fresh_data is None else fresh_data, latency_budget, monthly_calls)
     if answer is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():

@@ -18,9 +18,10 @@ from tunesmith.cli.output import console, json_option, print_json
 def command(against: str | None, cases: tuple[str, ...], steps: int, rounds: int, as_json: bool) -> None:
     """Measure training steps on a 135M-parameter Llama shape with random weights.
 
+    Each measurement is a process of its own; allow several minutes with --against.
+
     \b
     Example:  tunesmith bench --against trl --case sft
-    Each measurement is a process of its own; allow several minutes with --against.
     """
     if as_json:
         print_json(api.bench(against=against, cases=cases, steps=steps, rounds=rounds))

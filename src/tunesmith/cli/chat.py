@@ -30,10 +30,11 @@ HELP = "/reset forgets the conversation, /base shows the base model's replies to
 def command(run: str, once: str | None, base: bool, as_json: bool) -> None:
     """Talk with the model of RUN in the terminal, or ask it each line of standard input.
 
+    In the conversation: /reset forgets it, /base shows the base model's replies too, Ctrl-D ends.
+
     \b
     Example:  tunesmith chat runs/tickets
               tunesmith chat runs/tickets --once "My parcel is late." --json
-    In the conversation: /reset forgets it, /base shows the base model's replies too, Ctrl-D ends.
     """
     chat = api.chat(run)
     out = console()

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from tunesmith import api, storage
 from tunesmith.cli.output import console, json_option, mark, print_json, write_json
@@ -18,13 +19,12 @@ SHOWN_ROWS = 3
 def command() -> None:
     """Check, clean, convert, split and look at data sets.
 
-    \b
     Formats: OpenAI chat, Anthropic, Alpaca, ShareGPT, prompt-completion, preference pairs, plain text,
     as JSONL, JSON, CSV, TSV or Parquet, also .gz and .zst; `-` is standard input.
     """
 
 
-@command.command("check")
+@command.command("check", short_help="The quality checklist; exit 1 when a check fails.")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--task", help="classification, extraction, style, domain or code; inferred when left out.")
 @click.option("--model", help="Count tokens with this model's tokenizer: lengths, truncation, padding.")
@@ -99,20 +99,21 @@ def print_check(out: Console, report: CheckReport) -> None:
 
 
 def _print_finding(out: Console, finding: Finding) -> None:
-    out.print(f"{mark(finding.status)} [bold]{escape(finding.check)}[/]  {escape(finding.finding)}")
-    if finding.status == "pass":
-        return
-    for row in finding.rows[:SHOWN_ROWS]:
-        out.print(f"    [dim]{escape(row.where)}[/]  {escape(row.note)}")
-    if finding.count > SHOWN_ROWS and finding.rows:
-        out.print(f"    [dim]… {finding.count - SHOWN_ROWS:,} more[/]")
-    if finding.mend:
-        out.print(f"    → {escape(finding.mend)}")
-    if finding.command:
-        out.print(f"      [cyan]{escape(finding.command)}[/]", soft_wrap=True)
+    told = Table.grid(padding=(0, 1))  # so that lines that wrap stay beside their mark
+    told.add_row(mark(finding.status), f"[bold]{escape(finding.check)}[/]  {escape(finding.finding)}")
+    if finding.status != "pass":
+        for row in finding.rows[:SHOWN_ROWS]:
+            told.add_row("", f"  [dim]{escape(row.where)}[/]  {escape(row.note)}")
+        if finding.count > SHOWN_ROWS and finding.rows:
+            told.add_row("", f"  [dim]… {finding.count - SHOWN_ROWS:,} more[/]")
+        if finding.mend:
+            told.add_row("", f"→ {escape(finding.mend)}")
+    out.print(told)
+    if finding.status != "pass" and finding.command:
+        out.print(f"    [cyan]{escape(finding.command)}[/]", soft_wrap=True)  # in one piece, to be copied
 
 
-@command.command("convert")
+@command.command("convert", short_help="Rewrite a data set in another format.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--to", required=True, help="openai, anthropic, alpaca, sharegpt, prompt-completion, preference or text.")
@@ -137,7 +138,7 @@ def convert(source: str, target: str, to: str, lossy: bool, as_json: bool) -> No
         click.echo(f"  lost: {loss}")
 
 
-@command.command("clean")
+@command.command("clean", short_help="Write the mended set, and a log of what was changed.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--drop-broken", is_flag=True, help="Drop rows that cannot be read.")
@@ -154,7 +155,7 @@ def clean(source: str, target: str, names: str | None, as_json: bool, **mends: b
     """Write the mended set to OUT, and a line for every changed or dropped row to OUT.log.jsonl.
 
     \b
-    Example:  tunesmith data clean raw.jsonl clean.jsonl --drop-broken --drop-duplicates --redact-pii
+    Example:  tunesmith data clean raw.jsonl clean.jsonl --drop-broken --redact-pii
     """
     from tunesmith.quality.clean import clean as run
 
@@ -168,7 +169,7 @@ def clean(source: str, target: str, names: str | None, as_json: bool, **mends: b
     click.echo(f"Every change: {result.log}")
 
 
-@command.command("split")
+@command.command("split", short_help="Train and holdout files, near-duplicates on one side.")
 @click.argument("source", metavar="IN")
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of the rows to hold out.")
 @click.option("--out", "folder", required=True, metavar="DIR", help="Folder for the two files.")
@@ -189,7 +190,7 @@ def split(source: str, holdout: float, folder: str, seed: int, as_json: bool) ->
     click.echo(f"{result.train_rows:,} rows to {result.train}, {result.holdout_rows:,} to {result.holdout}")
 
 
-@command.command("show")
+@command.command("show", short_help="One row's tokens as the model will see them.")
 @click.argument("file")
 @click.option("--model", default="embedded", show_default=True, help="Whose tokenizer and chat template to use.")
 @click.option("--row", type=click.IntRange(min=1), default=1, show_default=True, help="Which row, counted from 1.")

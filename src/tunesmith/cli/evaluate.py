@@ -33,7 +33,7 @@ def command(run: str, as_json: bool, harness: str | None, **options: Any) -> Non
 
     \b
     Example:  tunesmith evaluate runs/tickets
-              tunesmith evaluate runs/tickets --prompt prompt.txt --metric my_metrics:politeness
+              tunesmith evaluate runs/tickets --metric my_metrics:politeness
     """
     tasks = [] if harness is None else [name.strip() for name in harness.split(",") if name.strip()]
     evaluation = api.evaluate(run, harness=tasks, **options)
@@ -68,12 +68,15 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
         out.print(f"{headline.rows} rows cannot show a difference in {headline.name} under {smallest}.")
     for signature in dict.fromkeys(metric.signature for metric in evaluation.metrics if metric.signature):
         out.print(f"[dim]{escape(signature)}[/]", soft_wrap=True)
+    told = Table.grid(padding=(0, 1))  # so that lines that wrap stay beside their mark
     for skipped in evaluation.skipped:
-        out.print(f"{mark('note')} {escape(skipped)}")
+        told.add_row(mark("note"), escape(skipped))
     for verdict in evaluation.verdicts:
-        out.print(f"{mark(verdict.status)} {escape(verdict.finding)} [dim]{escape(verdict.evidence)}[/]")
+        told.add_row(mark(verdict.status), escape(verdict.finding))
+        told.add_row("", f"[dim]{escape(verdict.evidence)}[/]")
         if verdict.status != "good" and verdict.mend:
-            out.print(f"  → {escape(verdict.mend)}")
+            told.add_row("", f"→ {escape(verdict.mend)}")
+    out.print(told)
 
 
 def _change(difference: Estimate, change: Change) -> str:

@@ -30,7 +30,7 @@ def command(run: str, to: str, output: str | None, max_shard_size: str, outtype:
     """Turn a run into weights that other programs load.
 
     \b
-    merged   the adapter merged into its base, as safetensors; checked: its logits are those of base + adapter
+    merged   the adapter merged into its base, as safetensors; logits checked
     gguf     one file for llama.cpp and the programs built on it
     ollama   that file with a Modelfile
     adapter  the adapter alone, as PEFT and the hub want it

@@ -34,13 +34,14 @@ elsewhere_option = click.option(
 def command() -> None:
     """Train a run spec at a hosted provider: data checked and price shown first, then uploaded, watched and evaluated.
 
-    \b
     Keys are read from OPENAI_API_KEY, TOGETHER_API_KEY or, for a URL, TUNESMITH_API_KEY; they are never stored.
-    Example:  tunesmith jobs submit run.yaml --provider openai --model gpt-4o-mini-2024-07-18
+
+    \b
+    Example:  tunesmith jobs submit run.yaml --provider openai
     """
 
 
-@command.command("submit")
+@command.command("submit", short_help="Check data and price, then start the job.")
 @click.argument("spec_file", metavar="RUN.YAML")
 @provider_option
 @click.option("--model", help="The model's name at the provider; default: the spec's.")
@@ -62,7 +63,7 @@ def submit(
     """Check the data of RUN.YAML against the provider's rules, show the price, and start the job.
 
     \b
-    Example:  tunesmith jobs submit run.yaml --provider openai --model gpt-4o-mini-2024-07-18
+    Example:  tunesmith jobs submit run.yaml --provider openai
     """
     named = () if model is None else (f"model={model}",)
     spec = load_spec(Path(spec_file), (*overrides, *named))
@@ -85,7 +86,7 @@ def submit(
     _watch(spec.output, as_json=as_json)
 
 
-@command.command("watch")
+@command.command("watch", short_help="Follow the job of RUN to its end and evaluate it.")
 @click.argument("run")
 @elsewhere_option
 @json_option
@@ -141,7 +142,7 @@ def cancel(run: str, provider: str | None, as_json: bool) -> None:
         click.echo(f"Job {job.id} is {job.status}.")
 
 
-@command.command("download")
+@command.command("download", short_help="Fetch metrics or weights of a finished job.")
 @click.argument("run")
 @elsewhere_option
 @click.option("--output", help="Folder to write; default: RUN/provider, for a job's id the folder here.")

@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-@command.command("create")
+@command.command("create", short_help="Make a key for OWNER and print it, this once.")
 @click.argument("owner")
 @data_dir_option
 @database_option
@@ -42,7 +42,7 @@ def create(owner: str, data_dir: str, database: str | None, as_json: bool) -> No
         click.echo(key)
 
 
-@command.command("list")
+@command.command("list", short_help="List the keys by their public part.")
 @data_dir_option
 @database_option
 @json_option
@@ -60,7 +60,7 @@ def list_keys(data_dir: str, database: str | None, as_json: bool) -> None:
         click.echo(f"{key.id}  {key.owner:<32}  {created:%Y-%m-%d %H:%M} UTC  {state}")
 
 
-@command.command("revoke")
+@command.command("revoke", short_help="Revoke the key with the public part ID.")
 @click.argument("key_id", metavar="ID")
 @data_dir_option
 @database_option

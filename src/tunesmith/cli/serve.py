@@ -56,11 +56,12 @@ def command(
 ) -> None:
     """Fine-tuning and inference with OpenAI's API on your own machine.
 
+    The embedded model is always there, as `embedded`. On its first start it prints an API key; `tunesmith keys`
+    makes more.
+
     \b
     Example:  tunesmith serve --models ~/models
               tunesmith serve --model gpt-4o-mini=embedded
-    The embedded model is always there, as `embedded`. On its first start it prints an API key; `tunesmith keys`
-    makes more.
     """
     with server_extra():
         from tunesmith.server.catalogue import parse_model
