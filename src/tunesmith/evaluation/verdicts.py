@@ -125,8 +125,9 @@ def judge_training(events: Sequence[Event]) -> list[Verdict]:
 
 def judge_memory(memory: Memory) -> Verdict:
     """Whether the training rows were learned by heart instead of what they have in common."""
+    length = "1 word" if round(memory.words) == 1 else f"{memory.words:.0f} words"
     evidence = (
-        f"{memory.verbatim:.0%} of {memory.rows} training outputs ({memory.words:.0f} words on average) reproduced "
+        f"{memory.verbatim:.0%} of {memory.rows} training outputs ({length} on average) reproduced "
         f"word for word, {memory.verbatim_base:.0%} by the base, and {memory.held_out:.0%} of the held-out ones; loss "
         f"{memory.training_loss:.3f} on training rows, {memory.held_out_loss:.3f} on held-out rows"
     )
@@ -247,7 +248,7 @@ def _from_event(event: VerdictEvent) -> Verdict:
 def _from_finding(finding: Finding) -> Verdict:
     name, signal = _DATA_SIGNALS[finding.check]
     status: Status = {"pass": "good", "warn": "warn", "fail": "bad"}[finding.status]  # type: ignore[assignment]
-    evidence = f"{finding.count:,} rows" if finding.status != "pass" else "tunesmith data check"
+    evidence = f"{finding.count:,} rows" if finding.status != "pass" else "by the checklist (tunesmith data check)"
     said = finding.finding[:1].upper() + finding.finding[1:]
     return Verdict(name, status, said, evidence, finding.mend or "", signal if status != "good" else "")
 

@@ -272,8 +272,8 @@ def _evidence(curves: Curves) -> str:
         told = f"training loss {began:.3f}, then {ended:.3f}"
     if not curves.steps:
         return told
-    best = int(np.argmin(curves.validation))
-    return (
-        f"validation loss {curves.validation[best]:.3f} at step {curves.steps[best]}, {curves.validation[-1]:.3f} at "
-        f"step {curves.steps[-1]}; {told}"
-    )
+    best, last = int(np.argmin(curves.validation)), len(curves.steps) - 1
+    lowest = f"validation loss {curves.validation[best]:.3f} at step {curves.steps[best]}"
+    if best == last:
+        return f"{lowest}, its lowest; {told}"
+    return f"{lowest}, {curves.validation[last]:.3f} at step {curves.steps[last]}; {told}"
