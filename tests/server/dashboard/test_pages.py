@@ -187,6 +187,9 @@ def test_a_jobs_page_offers_what_its_state_allows(visit: TestClient, store: Stor
     page = visit.get(f"/dashboard/jobs/{job.id}").text
     assert f"/dashboard/jobs/{job.id}/cancel" in page
     assert f"/dashboard/jobs/{job.id}/pause" not in page
+    assert f"/dashboard/jobs/{job.id}/resume" not in page  # its files are being checked; it goes on by itself
+    early = visit.post(f"/dashboard/jobs/{job.id}/resume", data={"token": token(page)})
+    assert early.status_code == 409
     visit.post(f"/dashboard/jobs/{job.id}/cancel", data={"token": token(page)})
     assert store.job(job.id).status == "cancelled"
     again = visit.post(f"/dashboard/jobs/{job.id}/cancel", data={"token": token(page)})
