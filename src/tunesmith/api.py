@@ -201,24 +201,33 @@ def train(
     return result
 
 
-def sweep(spec: RunSpec | str | Path, *, trials: int = 12, tell: Callable[[str], None] = print) -> SweepResult:
+def sweep(
+    spec: RunSpec | str | Path,
+    *,
+    trials: int = 12,
+    tell: Callable[[str], None] = print,
+    observer: TrainObserver = lambda event: None,
+) -> SweepResult:
     """Train `spec` at several learning rates, epochs and ranks until there are `trials` runs; keep the best of them.
 
     Choosing is Optuna's, by validation loss, and trials that lag are given up. Everything is in the folder
-    `OUTPUT-sweep`: a sweep that was stopped goes on there. `tell` hears of each trial's end.
+    `OUTPUT-sweep`, with the response drawn in `sweep.html`: a sweep that was stopped goes on there. `tell` hears of
+    each trial's end, `observer` of the events of each trial's run.
     Raises as `train` does, and MissingDependencyError without the extra `sweep`.
     """
+    from tunesmith.report.sweep_page import write_sweep_page
     from tunesmith.training.sweep import sweep as run_sweep
 
     if not isinstance(spec, RunSpec):
         spec = load_spec(Path(spec))
     findings, expected = _known_before(spec)
-    result = run_sweep(spec, trials=trials, tell=tell)
+    result = run_sweep(spec, trials=trials, tell=tell, observer=observer)
     if result.run is not None:
         best = RunFolder(Path(result.run))
         storage.write_bytes(best.check, findings)
         storage.write_bytes(best.plan, expected)
         _write_pages(best)
+    write_sweep_page(result, Path(result.page))
     return result
 
 

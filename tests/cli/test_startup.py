@@ -33,6 +33,7 @@ def imported_by(*arguments: str) -> set[str]:
                 "advise",
                 "plan",
                 "train",
+                "sweep",
                 "evaluate",
                 "compare",
                 "eject",

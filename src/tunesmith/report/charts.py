@@ -38,6 +38,15 @@ class Flag(Struct, frozen=True):
     style: str
 
 
+class Point(Struct, frozen=True):
+    """One point of a scatter chart; its text is a tooltip, its style colours it."""
+
+    x: float
+    y: float
+    text: str
+    style: str
+
+
 class Range(Struct, frozen=True):
     """A value with its interval on an interval chart."""
 
@@ -73,6 +82,11 @@ def thinned(points: Sequence[tuple[float, float]], most: int) -> Sequence[tuple[
         places = range(start, min(start + stretch, len(points)))
         kept |= {min(places, key=lambda place: points[place][1]), max(places, key=lambda place: points[place][1])}
     return [points[place] for place in sorted(kept)]
+
+
+def scatter_chart(points: Sequence[Point], *, x_label: str, y_label: str, logarithmic: bool = False) -> Markup:
+    """Points over an x axis, `logarithmic` where their x span orders of magnitude; the last point lies on top."""
+    return _both(lambda width: _scatter(points, x_label, y_label, width, logarithmic=logarithmic))
 
 
 def difference_chart(differences: Sequence[float], *, y_label: str) -> Markup:
@@ -187,6 +201,34 @@ def _lines(
         parts += _marks(line, x_label, x, y)
     label = f"{y_label} by {x_label}: " + ", ".join(line.name for line in series)
     return _svg(width, height, label, parts)
+
+
+def _scatter(points: Sequence[Point], x_label: str, y_label: str, width: int, *, logarithmic: bool) -> Markup:
+    left, right, top, bottom, height = 48, 20, 14, 40, 240
+    low, high = min(point.x for point in points), max(point.x for point in points)
+    if logarithmic:
+        powers = _scale(math.log10(low), math.log10(high), left + 16, width - right)
+        at = [
+            digit * 10.0**power for power in range(-9, 1) for digit in (1, 2, 5) if low <= digit * 10.0**power <= high
+        ]
+
+        def x(value: float) -> float:
+            return powers(math.log10(value))
+    else:
+        x = _scale(low, high, left + 16, width - right)
+        at = sorted({point.x for point in points})
+    y_low, y_high = min(point.y for point in points), max(point.y for point in points)
+    padding = (y_high - y_low) * 0.08 or 0.5
+    y = _scale(y_low - padding, y_high + padding, height - bottom, top)
+    parts = _y_axis(y, ticks(y_low - padding, y_high + padding, 5), left, width - right)
+    parts += _x_axis(x, at, x_label, left, width - right, height - bottom)
+    parts.append(f'<text class="label" x="{left}" y="{top - 3}">{escape(y_label)}</text>')
+    parts += [
+        f'<g class="{point.style}"><circle class="dot" cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r="5">'
+        f"<title>{escape(point.text)}</title></circle></g>"
+        for point in points
+    ]
+    return _svg(width, height, f"{y_label} by {x_label}: {len(points)} points", parts)
 
 
 def _differences(differences: Sequence[float], y_label: str, width: int) -> Markup:

@@ -20,7 +20,7 @@ from tunesmith import storage
 from tunesmith.errors import MissingDependencyError, SpecError, TrainingError
 from tunesmith.planning.typical import TYPICAL_RANGES
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import ADAPTER_OPTIONS, RlhfSpec, RunSpec, dump_spec
+from tunesmith.spec import ADAPTER_OPTIONS, GrpoSpec, PpoSpec, RlhfSpec, RunSpec, dump_spec
 from tunesmith.training.events import EvalEvent, Event, StartEvent
 from tunesmith.training.run import train
 
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 QUARTERS = 4
-"""Of a trial's steps: where it is compared with the others. The first is too early to give up."""
+"""Of a trial's steps: where it is compared with the others."""
+
+UNPRUNED_QUARTERS = 1
+"""The first is too early to give up: the learning rate has hardly risen."""
+
+PRUNED = "pruned"
 
 UNPRUNED_TRIALS = 4
 """Run to their end before any is given up: a median of fewer says little."""
@@ -37,7 +42,8 @@ UNPRUNED_TRIALS = 4
 class TrialResult(Struct, frozen=True):
     """One trial: `loss` is the best validation loss it reached (None: none before it failed).
 
-    `rank` is None where the adapter has none. A `pruned` trial was given up, a `diverged` one could not be trained.
+    `rank` is None where the adapter has none. A `pruned` trial was given up once `trained_share` of its steps were
+    made, being worse than the median trial there; a `diverged` one could not be trained.
     """
 
     number: int
@@ -47,15 +53,20 @@ class TrialResult(Struct, frozen=True):
     status: str
     loss: float | None
     seconds: float
+    trained_share: float = 1.0
 
 
 class SweepResult(Struct, frozen=True):
     """All trials so far, in their order; `best` is the finished one of lowest loss, `run` its run folder.
 
-    `spec` is the file with its values, for a run at the swept spec's own output; `note` says where to look further.
+    `page` is where the response is drawn; `measure` is what the losses are: the validation loss, or a held-out reward,
+    negated. `spec` is the file with the best values, for a run at the swept spec's own output; `note` says where to
+    look further.
     """
 
     folder: str
+    page: str
+    measure: str
     trials: tuple[TrialResult, ...]
     best: TrialResult | None
     run: str | None
@@ -69,11 +80,11 @@ def sweep(
     *,
     trials: int,
     tell: Callable[[str], None] = lambda line: None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    observer: Callable[[Event], None] = lambda event: None,
 ) -> SweepResult:
     """Try values for `spec` until there are `trials` trials; the folder `OUTPUT-sweep` keeps them, and goes on there.
 
-    The first trial has the spec's own values. `tell` hears of each trial's end, `on_event` of each run's events.
+    The first trial has the spec's own values. `tell` hears of each trial's end, `observer` of each run's events.
     Raises SpecError where there is nothing to choose by or the folder holds another sweep, MissingDependencyError
     without Optuna, and what `train` raises but for runs that diverge.
     """
@@ -87,14 +98,14 @@ def sweep(
         study_name="sweep",
         storage=journal,
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=1 + UNPRUNED_QUARTERS),
     )
     _begin_or_go_on(study, spec, folder)
     # A sampler that drew the same numbers again after a stop would try the same values again.
     study.sampler = optuna.samplers.TPESampler(seed=spec.training.seed + len(study.trials), n_startup_trials=5)
     interrupted = False
     while len(_ended(study)) < trials and not interrupted:
-        interrupted = not _try_one(study, study.ask(), spec, folder, tell, on_event)
+        interrupted = not _try_one(study, study.ask(), spec, folder, tell, observer)
     result = _result(study, spec, folder, interrupted=interrupted)
     storage.write_bytes(folder / "sweep.json", msgspec.json.format(msgspec.json.encode(result), indent=2))
     return result
@@ -113,7 +124,10 @@ def _check(spec: RunSpec, trials: int) -> None:
     if trials < 1:
         raise SpecError(f"--trials {trials}: at least 1")
     if isinstance(spec.objective, RlhfSpec):
-        raise SpecError("objective.kind rlhf is two runs; sweep its reward model (kind: reward), then its policy")
+        raise SpecError(
+            "objective.kind rlhf: each trial would train a reward model of its own, and the rewards of two models do "
+            "not compare; sweep the reward model (kind: reward), then the policy (kind: ppo) with it"
+        )
     if spec.data.eval is None and spec.data.holdout == 0:
         raise SpecError("a sweep picks by validation loss: set data.holdout above 0, or give data.eval")
 
@@ -178,7 +192,7 @@ def _try_one(
     spec: RunSpec,
     folder: Path,
     tell: Callable[[str], None],
-    on_event: Callable[[Event], None],
+    observer: Callable[[Event], None],
 ) -> bool:
     """Train one trial; False when a person stopped it, and it is to begin again."""
     from optuna import TrialPruned
@@ -191,7 +205,7 @@ def _try_one(
     loss: float | None = None
     state = TrialState.FAIL
     try:
-        result = train(tried.model_copy(update={"output": str(run)}), observer=_Pruning(trial, on_event))
+        result = train(tried.model_copy(update={"output": str(run)}), observer=_Pruning(trial, observer))
         if result.reason == "interrupted":
             study.tell(trial, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
@@ -207,7 +221,7 @@ def _try_one(
     trial.set_user_attr("seconds", time.perf_counter() - started)
     study.tell(trial, loss if state == TrialState.COMPLETE else None, state=state)
     _keep_only_best(study, folder)
-    tell(_line(_trial_result(study.trials[trial.number], spec)))
+    tell(_line(_trial_result(study.trials[trial.number]), _measure(spec)))
     return True
 
 
@@ -216,13 +230,13 @@ class _Pruning:
     """Reports a run's validation losses to its trial, by quarters of its steps, and ends it where that looks bad."""
 
     trial: "Trial"
-    on_event: Callable[[Event], None]
+    observer: Callable[[Event], None]
     total_steps: int = 1
     best: float = float("inf")
     reported: int = 0
 
     def __call__(self, event: Event) -> None:
-        self.on_event(event)
+        self.observer(event)
         if isinstance(event, StartEvent):
             self.total_steps = event.total_steps
         if not isinstance(event, EvalEvent) or event.step == 0:
@@ -265,7 +279,7 @@ def _at_the_edge(learning_rate: float) -> str | None:
     return None
 
 
-def _trial_result(trial: Any, spec: RunSpec) -> TrialResult:
+def _trial_result(trial: Any) -> TrialResult:
     reached = trial.value if trial.value is not None else min(trial.intermediate_values.values(), default=None)
     return TrialResult(
         number=trial.number,
@@ -275,14 +289,22 @@ def _trial_result(trial: Any, spec: RunSpec) -> TrialResult:
         status=trial.user_attrs["ended"],
         loss=reached,
         seconds=trial.user_attrs["seconds"],
+        trained_share=trial.last_step / QUARTERS if trial.user_attrs["ended"] == PRUNED else 1.0,
     )
 
 
-def _line(trial: TrialResult) -> str:
+def _measure(spec: RunSpec) -> str:
+    return "negated held-out reward" if isinstance(spec.objective, GrpoSpec | PpoSpec) else "validation loss"
+
+
+def _line(trial: TrialResult, measure: str) -> str:
     rank = "" if trial.rank is None else f", rank {trial.rank}"
-    loss = "" if trial.loss is None else f", validation loss {trial.loss:.4f}"
+    loss = "" if trial.loss is None else f", {measure} {trial.loss:.4f}"
     epochs = "1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"
-    return f"trial {trial.number}: learning rate {trial.learning_rate:.2g}, {epochs}{rank}: {trial.status}{loss}"
+    ended = trial.status
+    if ended == PRUNED:
+        ended = f"given up after {trial.trained_share:.0%} of its steps, worse than the median trial"
+    return f"trial {trial.number}: learning rate {trial.learning_rate:.2g}, {epochs}{rank}: {ended}{loss}"
 
 
 def _result(study: "Study", spec: RunSpec, folder: Path, *, interrupted: bool) -> SweepResult:
@@ -294,8 +316,10 @@ def _result(study: "Study", spec: RunSpec, folder: Path, *, interrupted: bool) -
         storage.write_text(chosen, dump_spec(run.load_spec().model_copy(update={"output": spec.output})))
     return SweepResult(
         folder=str(folder),
-        trials=tuple(_trial_result(trial, spec) for trial in _ended(study)),
-        best=None if best is None else _trial_result(best, spec),
+        page=str(folder / "sweep.html"),
+        measure=_measure(spec),
+        trials=tuple(_trial_result(trial) for trial in _ended(study)),
+        best=None if best is None else _trial_result(best),
         run=None if best is None else str(folder / f"trial-{best.number}"),
         spec=None if chosen is None else str(chosen),
         note=None if best is None else _at_the_edge(best.params["learning_rate"]),
