@@ -251,18 +251,28 @@ def evaluate(
     (by default the run's `advice.json`, where a copy is kept); `metrics` are
     `module:function`s of reply and reference, `bertscore` an encoder, `judge` the base URL of an OpenAI-compatible
     endpoint that serves `judge_model`. `run_code` runs replies against the tests that rows carry, `samples` of each.
-    `harness` are general tasks of lm-evaluation-harness, by name or as YAML files.
+    `harness` are general tasks of lm-evaluation-harness, by name or as YAML files. A model at a provider is asked
+    through its chat endpoint, base and prompted base too; it has neither losses nor `samples` and `harness`.
     """
     from tunesmith.evaluation.asked_metrics import Request
     from tunesmith.evaluation.evaluate import Options
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
-    folder = open_run(run)
+    folder = RunFolder(Path(run))
+    hosted = folder.provider.is_file() and not folder.adapter.is_dir()
+    if not hosted:
+        open_run(run)
     request = Request(tuple(metrics), bertscore, judge, judge_model, run_code, tuple(harness))
     options = Options(
         None if prompt is None else str(prompt), None if advice is None else str(advice), samples, request
     )
-    evaluation = run_evaluation(folder, None if data is None else str(data), options)
+    rows = None if data is None else str(data)
+    if hosted:
+        from tunesmith.providers.evaluation import evaluate_hosted
+
+        evaluation = evaluate_hosted(folder, rows, options)
+    else:
+        evaluation = run_evaluation(folder, rows, options)
     _write_pages(folder)
     return evaluation
 

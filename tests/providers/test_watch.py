@@ -13,7 +13,8 @@ import zstandard
 from tests.providers.wire import Wire, openai_event, together_event
 
 from tunesmith import api
-from tunesmith.errors import ProviderError, RunError
+from tunesmith.errors import ProviderError, RunError, SpecError
+from tunesmith.evaluation.evaluate import Options
 from tunesmith.evaluation.result import Evaluation
 from tunesmith.providers import openai
 from tunesmith.providers import watch as module
@@ -171,6 +172,49 @@ def answers(model: str, turns: list[dict[str, str]]) -> str:
     """A tuned model that learned the rows, and a base that always says the same."""
     number = int(turns[0]["content"].split("number ")[1].split()[0]) // 7919
     return ["yes", "no"][number % 2] if model.startswith("ft:") else "perhaps"
+
+
+def test_the_hosted_model_is_compared_with_its_base_under_the_best_prompt_too(
+    run: RunFolder, openai_wire: Wire, tmp_path: Path
+) -> None:
+    def answers_when_told(model: str, turns: list[dict[str, str]]) -> str:
+        """The base knows the answers once it is told how to answer, by the instruction and two examples."""
+        told = turns[-1]["content"].startswith("Answer yes or no.") and len(turns) == 5
+        return answers("ft:" if told else model, turns[-1:])
+
+    openai_wire.answers = answers_when_told
+    watch(run, poll_seconds=0)
+    advice = tmp_path / "advice.json"
+    advice.write_text('{"recipe": {"instruction": "Answer yes or no.", "examples": 2}}')
+    evaluation = evaluate_hosted(run, options=Options(advice=str(advice)))
+    accuracy = evaluation.metrics[0]
+    assert accuracy.prompted is not None
+    assert (accuracy.base.value, accuracy.prompted.value, accuracy.tuned.value) == (0.0, 1.0, 1.0)
+    assert (evaluation.prompt, evaluation.examples) == ("Answer yes or no.", 2)
+    assert "over the prompted base" in evaluation.verdicts[0].evidence
+    assert {sample.prompted for sample in evaluation.samples} <= {"yes", "no"}
+    assert run.advice.is_file()  # kept, and found without the flag from now on
+    assert evaluate_hosted(run).metrics[0].prompted == accuracy.prompted
+
+
+def test_evaluate_takes_a_hosted_run_with_a_prompt_and_metrics_of_ones_own(
+    run: RunFolder, openai_wire: Wire, tmp_path: Path
+) -> None:
+    openai_wire.answers = answers
+    watch(run, poll_seconds=0)
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Answer yes or no.")
+    evaluation = api.evaluate(run.root, prompt=prompt, metrics=["operator:eq"])
+    assert evaluation.prompt == "Answer yes or no."
+    assert evaluation.metrics[-1].tuned.value == 1.0
+    assert evaluation.confusion is not None
+    assert "Answer yes or no." in run.report.read_text()
+
+
+def test_what_needs_the_weights_is_refused_for_a_hosted_model(run: RunFolder) -> None:
+    watch(run, poll_seconds=0)
+    with pytest.raises(SpecError, match="--samples and --harness need the model's weights"):
+        api.evaluate(run.root, samples=5)
 
 
 def test_the_hosted_model_is_compared_with_its_base_through_the_endpoint(run: RunFolder, openai_wire: Wire) -> None:

@@ -6,7 +6,6 @@ result states. Which metrics are computed follows from what the rows are (`metri
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,24 +16,23 @@ import numpy as np
 
 from tunesmith import storage
 from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.prompting import reference, shown_prompt
+from tunesmith.dataset.prompting import reference
 from tunesmith.dataset.read import load
 from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.evaluation import metrics
 from tunesmith.evaluation.asked_metrics import AskedMetrics, Request
 from tunesmith.evaluation.comparison import (
     Systems,
-    compare_overlap,
-    compare_replies,
     compare_system_losses,
     confusion,
-    headline_score,
 )
+from tunesmith.evaluation.evaluated_rows import MAX_REPLIES, choose, held_out, training_rows
 from tunesmith.evaluation.evidence import AdapterState, Evidence, Leak, Memory
 from tunesmith.evaluation.measure import Measured, Questions, measure
 from tunesmith.evaluation.metrics import infer_task
 from tunesmith.evaluation.prompted import best_prompt
-from tunesmith.evaluation.result import DRIFT, GENERAL_LOSS, Evaluation, MetricComparison, Sample, Verdict
+from tunesmith.evaluation.result import DRIFT, GENERAL_LOSS, Evaluation, MetricComparison, Verdict
+from tunesmith.evaluation.said import compare_said, samples, say_if_sampled
 from tunesmith.evaluation.verdicts import judge
 from tunesmith.models.load import EMBEDDED, load_tokenizer
 from tunesmith.quality.checklist import check
@@ -45,17 +43,11 @@ from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec
 from tunesmith.training.events import Event, StartEvent, read_events
 
-MAX_REPLIES = 256
-"""Replies generated per model; a proportion is then known within about 6 points, and a slow model still ends."""
-
 MAX_NEW_TOKENS = 512
 """No reply is longer; shorter references lower it (see `_reply_tokens`)."""
 
 TRAINED_ROWS = 48
 """Training rows that are asked again, to see whether they were learned by heart."""
-
-SEED = 0
-"""Chooses the rows that get a reply when there are more than are asked."""
 
 _T = TypeVar("_T")
 
@@ -84,18 +76,18 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     if options.samples < 1:
         raise SpecError(f"--samples {options.samples}: give 1 or more")
     spec = run.load_spec()
-    path = _held_out(run, spec) if data is None else data
+    path = held_out(run, spec) if data is None else data
     rows = load(path)
     if not rows:
         raise DataError(f"{path}: no rows to evaluate on; give a file with rows by --data")
     recipe = best_prompt(run, options.prompt, options.advice)
     asked_metrics = AskedMetrics(options.request, options.samples)
     answerable = [index for index, row in enumerate(rows) if reference(row)]
-    asked = _choose(answerable, MAX_REPLIES)
+    asked = choose(answerable, MAX_REPLIES)
     references = [reference(rows[index]) for index in asked]
-    training = _training_rows(run, spec)
+    training = training_rows(run, spec)
     trained = [
-        training[index] for index in _choose([i for i, row in enumerate(training) if reference(row)], TRAINED_ROWS)
+        training[index] for index in choose([i for i, row in enumerate(training) if reference(row)], TRAINED_ROWS)
     ]
     tokenizer = load_tokenizer(spec.model)
 
@@ -127,23 +119,17 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
 
     task = infer_task([text for text in map(reference, rows) if text])
     replies = _of_each(measured, lambda one: one.replies)
-    compared: list[MetricComparison] = []
-    skipped: list[str] = []
+    compared, skipped = [], []
     if asked:
-        rows_asked = [rows[index] for index in asked]
-        coded, more = asked_metrics.of_code(rows_asked, replies, _of_each(measured, lambda one: one.sampled))
-        overlap, missing = compare_overlap(replies, references) if task == "free text" else ([], [])
-        prompts = [shown_prompt(row.prompt) for row in rows_asked]
-        others = asked_metrics.of_text(prompts, references, replies)
-        compared = [*coded, *compare_replies(task, replies, references), *overlap, *others]
-        skipped = [*more, *missing]
+        sampled = _of_each(measured, lambda one: one.sampled)
+        compared, skipped = compare_said(task, [rows[index] for index in asked], replies, asked_metrics, sampled)
     tasks = (
         []
         if asked_metrics.harness is None
         else asked_metrics.harness.compare(measured.base.tasks, measured.tuned.tasks)
     )
     metrics_found = (
-        *(_say_if_sampled(metric, len(answerable)) for metric in compared),
+        *(say_if_sampled(metric, len(answerable)) for metric in compared),
         *compare_system_losses(losses),
         *_general(measured),
         *tasks,
@@ -155,7 +141,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
         task=("code" if compared and compared[0].name.startswith("pass@") else task) if asked else "plain text",
         metrics=metrics_found,
         verdicts=_judge(run, spec, measured, metrics_found, tasks, rows, training, trained, references),
-        samples=_samples(rows, asked, references, replies, headline_score(task)),
+        samples=samples(task, rows, asked, replies),
         seconds=time.monotonic() - started,
         prompt=None if recipe is None else recipe.instruction,
         examples=0 if recipe is None else recipe.examples,
@@ -164,53 +150,6 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     )
     storage.write_bytes(run.evaluation, msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
     return evaluation
-
-
-def _held_out(run: RunFolder, spec: RunSpec) -> str:
-    if run.holdout.is_file():
-        return str(run.holdout)
-    if spec.data.eval is not None:
-        return spec.data.eval
-    raise RunError(
-        f"{run.root}: the run held no rows out (data.holdout: 0); evaluate on rows it has not seen with --data FILE"
-    )
-
-
-def _training_rows(run: RunFolder, spec: RunSpec) -> list[Conversation]:
-    """The rows the run was trained on, where their file is still there: those of the file that it did not hold out."""
-    try:
-        rows = load(spec.data.train)
-    except DataError:
-        return []
-    held_out = Counter(map(_content, load(run.holdout))) if spec.data.eval is None and run.holdout.is_file() else None
-    if held_out is None:
-        return rows
-    trained = []
-    for row in rows:
-        if held_out[_content(row)]:
-            held_out[_content(row)] -= 1
-        else:
-            trained.append(row)
-    return trained
-
-
-def _content(row: Conversation) -> tuple[object, ...]:
-    return row.messages, row.text
-
-
-def _choose(candidates: list[int], most: int) -> list[int]:
-    """All of `candidates`, or a seeded sample of `most` in their order."""
-    if len(candidates) <= most:
-        return candidates
-    chosen = np.random.default_rng(SEED).choice(len(candidates), most, replace=False)
-    return [candidates[place] for place in sorted(chosen)]
-
-
-def _say_if_sampled(metric: MetricComparison, answerable: int) -> MetricComparison:
-    if metric.rows == answerable:
-        return metric
-    note = f"replies to a sample of {metric.rows} of {answerable} rows, seed {SEED}"
-    return msgspec.structs.replace(metric, method=f"{metric.method}; {note}")
 
 
 def _retention_rows(spec: RunSpec) -> list[Conversation]:
@@ -318,26 +257,3 @@ def _adapter(run: RunFolder, events: Sequence[Event]) -> AdapterState | None:
     told = start is not None and start.total_parameters > 0  # other tools' logs, and hosted providers', do not say
     trained = start.trainable_parameters / start.total_parameters if start is not None and told else None
     return AdapterState(run.merged.is_dir(), trained)
-
-
-def _samples(
-    rows: Sequence[Conversation],
-    asked: Sequence[int],
-    references: Sequence[str],
-    replies: Systems[list[str]],
-    score: Callable[[str, str], float],
-) -> tuple[Sample, ...]:
-    return tuple(
-        Sample(
-            row=index,
-            prompt=shown_prompt(rows[index].prompt),
-            reference=wanted,
-            base=replies.base[place],
-            tuned=replies.tuned[place],
-            base_score=score(replies.base[place], wanted),
-            tuned_score=score(replies.tuned[place], wanted),
-            prompted=None if replies.prompted is None else replies.prompted[place],
-            prompted_score=None if replies.prompted is None else score(replies.prompted[place], wanted),
-        )
-        for place, (index, wanted) in enumerate(zip(asked, references, strict=True))
-    )

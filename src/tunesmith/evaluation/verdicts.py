@@ -58,10 +58,15 @@ def judge(evidence: Evidence) -> tuple[Verdict, ...]:
     return _without_repeats([verdict for verdict in found if verdict is not None])
 
 
-def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
-    """Whether fine-tuning helped, by the headline metric first and the loss second; and whether it was needed."""
+def judge_help(headline: MetricComparison, loss: MetricComparison | None) -> Verdict:
+    """Whether fine-tuning helped, by the headline metric first and the loss second; and whether it was needed.
+
+    A hosted model tells no loss.
+    """
     before, after = _shown(headline, headline.base.value), _shown(headline, headline.tuned.value)
-    evidence = f"{headline.name} {_interval(headline)} on {headline.rows} rows; loss {_interval(loss)}"
+    evidence = f"{headline.name} {_interval(headline)} on {headline.rows} rows"
+    if loss is not None:
+        evidence += f"; loss {_interval(loss)}"
     if headline.over_prompted is not None:
         evidence += f"; over the prompted base {_change(headline, headline.over_prompted)}"
 
@@ -105,7 +110,7 @@ def judge_help(headline: MetricComparison, loss: MetricComparison) -> Verdict:
         return verdict("good", f"Fine-tuning helped: {headline.name} went from {before} to {after}.", "")
     visible = "not known" if headline.detectable is None else _points(headline, headline.detectable)
     smallest = f"{headline.rows} rows cannot show a difference under {visible}"
-    if loss.significant and loss.improves(loss.difference):
+    if loss is not None and loss.significant and loss.improves(loss.difference):
         return verdict(
             "warn",
             f"The tuned model's loss is lower, but its {headline.name} shows no difference ({before}, now {after}).",

@@ -160,7 +160,7 @@ def _overfitting(curves: Curves) -> _Sign | None:
     recent = float(validation[-1] if ended else min(validation[-2:]))
     far = 1 + (FAR - 1) * (ended + (count < LEAST_FOR_NOISE))
     unsure = sure(count)
-    margin = max(far * max(NOISE, RISE * lowest), unsure * noise(curves.validation))
+    margin = max(far * RISE * lowest, min(far, FAR) * NOISE, unsure * noise(curves.validation))
     if recent - lowest <= margin or training[-1] - training[best] > max(NOISE, unsure * noise(curves.training)):
         return None
     signal = "training loss falls while validation loss rises"
