@@ -259,15 +259,14 @@ def evaluate(
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
     folder = RunFolder(Path(run))
-    hosted = folder.provider.is_file() and not folder.adapter.is_dir()
-    if not hosted:
+    if not folder.is_hosted:
         open_run(run)
     request = Request(tuple(metrics), bertscore, judge, judge_model, run_code, tuple(harness))
     options = Options(
         None if prompt is None else str(prompt), None if advice is None else str(advice), samples, request
     )
     rows = None if data is None else str(data)
-    if hosted:
+    if folder.is_hosted:
         from tunesmith.providers.evaluation import evaluate_hosted
 
         evaluation = evaluate_hosted(folder, rows, options)
@@ -296,8 +295,10 @@ def compare(
     from tunesmith.evaluation.human.results import summarize
     from tunesmith.evaluation.human.store import Store
 
-    runs = [open_run(run), *map(open_run, others)]
-    board = make_board(runs)
+    runs = [RunFolder(Path(folder)) for folder in (run, *others)]
+    for folder in runs:
+        folder.load_spec()
+    board = make_board(runs)  # of what the evaluation kept: the models themselves may be at a provider
     store = Store(runs[0].human)
     store.set_aside_outdated(board)
     if serve:

@@ -88,6 +88,11 @@ class RunFolder:
         """The model card."""
         return self.root / "README.md"
 
+    @property
+    def is_hosted(self) -> bool:
+        """Whether a provider trains the run and its weights are not here."""
+        return self.provider.is_file() and not self.adapter.is_dir()
+
     def load_spec(self) -> RunSpec:
         """The run's resolved spec. Raises RunError when this is not a run folder."""
         if not self.spec.is_file():
@@ -99,6 +104,11 @@ def open_run(path: str | Path) -> RunFolder:
     """The run folder at `path`, with its training finished. Raises RunError when it is not there or not done."""
     folder = RunFolder(Path(path))
     folder.load_spec()
+    if folder.is_hosted:
+        raise RunError(
+            f"{folder.root}: the model is at a provider; fetch it with: tunesmith jobs download {folder.root} (not "
+            "every provider gives out weights)"
+        )
     if not folder.adapter.is_dir() and not folder.model.is_dir():
         raise RunError(
             f"{folder.root}: training has not finished; resume it with: tunesmith train {folder.spec} --resume"

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -115,16 +116,32 @@ def test_planning_imports_neither_torch_nor_transformers() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def printed(plan: Plan) -> str:
+    console = Console(width=2000, record=True, file=io.StringIO())
+    console.print(show_plan(plan))
+    return console.export_text()
+
+
+def no_network(name: str) -> None:
+    raise ConnectionError("no route to host")
+
+
 def test_openai_is_paid_by_its_own_tokens_where_tiktoken_has_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tiktoken = pytest.importorskip("tiktoken")
     rows = tickets(10)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
-    assert make_plan(rows, MODEL).data.openai_tokens is None  # nothing is cached, and nothing is asked of the network
+    unknown = make_plan(rows, MODEL)
+    assert unknown.data.openai_tokens is None  # nothing is cached, and nothing is asked of the network
+    assert "reckoned by an estimate of four characters a token" in printed(unknown)
+    assert "by OpenAI's own they may be nearer" in printed(make_plan(rows, "embedded"))
 
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     _tiktoken_file().touch()
+    monkeypatch.setattr(tiktoken, "get_encoding", no_network)  # what it does where its file is damaged
+    assert make_plan(rows, MODEL).data.openai_tokens is None
+
     words = SimpleNamespace(encode_ordinary=str.split)
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: words)
     plan = make_plan(rows, MODEL)

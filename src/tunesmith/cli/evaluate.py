@@ -63,6 +63,10 @@ def print_evaluation(out: Console, evaluation: Evaluation) -> None:
             table.add_row("[dim]  over prompted[/]", "", "", "", over, _p(metric.p_over_prompted))
     out.print(table)
     headline = evaluation.metrics[0]
+    out.print(
+        f"[dim]{escape(headline.name)} is the primary metric, chosen by the kind of task: the verdict rests on it. The "
+        "others describe; of twenty, one differs by chance.[/]"
+    )
     if headline.detectable is not None:
         smallest = f"{100 * headline.detectable:.0f} points" if headline.top == 1.0 else f"{headline.detectable:.3g}"
         out.print(f"{headline.rows} rows cannot show a difference in {headline.name} under {smallest}.")

@@ -119,7 +119,8 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
 
     task = infer_task([text for text in map(reference, rows) if text])
     replies = _of_each(measured, lambda one: one.replies)
-    compared, skipped = [], []
+    compared: list[MetricComparison] = []
+    skipped: list[str] = []
     if asked:
         sampled = _of_each(measured, lambda one: one.sampled)
         compared, skipped = compare_said(task, [rows[index] for index in asked], replies, asked_metrics, sampled)

@@ -50,7 +50,8 @@ Rating = Literal["too few", "minimum", "good", "excellent"]
 class DataFacts(Struct, frozen=True):
     """Counts over all rows, lengths in tokens per row; `counted_by` says how far to trust them.
 
-    `openai_tokens` are all tokens by OpenAI's own tokenizer, where tiktoken has it at hand.
+    `openai_tokens` are all tokens by OpenAI's own tokenizer, where tiktoken has it at hand; `characters` those of all
+    rows' text.
     """
 
     rows: int
@@ -65,6 +66,7 @@ class DataFacts(Struct, frozen=True):
     rating: Rating
     advice: str
     openai_tokens: int | None = None
+    characters: int = 0
 
     @property
     def supervised_share(self) -> float:
@@ -100,6 +102,7 @@ def measure(rows: Sequence[Conversation], model: str, task: str | None = None) -
         task=task,
         rating=rating,
         advice=advice,
+        characters=round(sum(len(text) for parts in texts for part in parts for text in part) * scale),
         openai_tokens=None if (openai := _openai_tokens(texts)) is None else round(openai * scale),
     )
 
@@ -157,9 +160,10 @@ def _openai_tokens(texts: list[tuple[list[str], list[str]]]) -> int | None:
         return None
     try:
         import tiktoken
-    except ImportError:
+
+        encoding = tiktoken.get_encoding(OPENAI_ENCODING)
+    except (ImportError, OSError, ValueError):  # a damaged file is asked for again, and there may be no network
         return None
-    encoding = tiktoken.get_encoding(OPENAI_ENCODING)
     return sum(
         len(encoding.encode_ordinary(text)) + TEMPLATE_TOKENS for parts in texts for part in parts for text in part
     )

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.planning.data_facts import OPENAI_ENCODING
+from tunesmith.planning.data_facts import CHARACTERS_PER_TOKEN, OPENAI_ENCODING
 from tunesmith.planning.figures import calls, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
 from tunesmith.planning.volume import Volume, Way
@@ -100,9 +100,18 @@ def _costs(plan: Plan) -> Group:
 def _openai_count(plan: Plan) -> str:
     if plan.data.openai_tokens is not None:
         return f"OpenAI counts {plan.data.openai_tokens:,} tokens an epoch ({OPENAI_ENCODING})."
+    data = plan.data
+    estimate = round(data.characters / CHARACTERS_PER_TOKEN)
+    if data.counted_by == "estimate":
+        counted = "an estimate of four characters a token: good to a tenth in English, further off in code or else"
+    else:
+        counted = (
+            f"this model's {data.tokens:,} tokens an epoch; by OpenAI's own they may be nearer {estimate:,} "
+            f"(four characters a token, as in English)"
+        )
     return (
-        f"OpenAI's prices are reckoned by this model's tokens. For its own count: pip install 'tunesmith[tokens]' and "
-        f"once, with a network, python -c \"import tiktoken; tiktoken.get_encoding('{OPENAI_ENCODING}')\""
+        f"OpenAI's prices are reckoned by {counted}. For its own count: pip install 'tunesmith[tokens]' and once, with "
+        f"a network, python -c \"import tiktoken; tiktoken.get_encoding('{OPENAI_ENCODING}')\""
     )
 
 

@@ -51,12 +51,13 @@ def evaluate_hosted(run: RunFolder, data: str | None = None, options: Options | 
         raise RunError(f"{run.root}: the job has not succeeded ({job.status}), so there is no model to evaluate")
     place = find_provider(state.provider)
     path = held_out(run, spec) if data is None else data
-    rows = [row for row in load(path) if reference(row)]
-    if not rows:
+    rows = load(path)
+    answerable = [index for index, row in enumerate(rows) if reference(row)]
+    if not answerable:
         raise DataError(f"{path}: no row has a reply in text to compare with; give other rows by --data")
     recipe = best_prompt(run, options.prompt, options.advice)
     asked_metrics = AskedMetrics(options.request)
-    chosen = choose(list(range(len(rows))), MAX_REPLIES)
+    chosen = choose(answerable, MAX_REPLIES)
     asked = [rows[index] for index in chosen]
     references = [reference(row) for row in asked]
     limit = _reply_tokens(references)
@@ -74,7 +75,7 @@ def evaluate_hosted(run: RunFolder, data: str | None = None, options: Options | 
         data=path,
         rows=len(asked),
         task=task,
-        metrics=tuple(say_if_sampled(metric, len(rows)) for metric in metrics),
+        metrics=tuple(say_if_sampled(metric, len(answerable)) for metric in metrics),
         verdicts=(judge_help(metrics[0], None), *judge_training(read_events(run.events))),
         samples=samples(task, rows, chosen, replies),
         seconds=time.monotonic() - started,

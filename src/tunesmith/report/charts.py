@@ -206,17 +206,17 @@ def _lines(
 def _scatter(points: Sequence[Point], x_label: str, y_label: str, width: int, *, logarithmic: bool) -> Markup:
     left, right, top, bottom, height = 48, 20, 14, 40, 240
     low, high = min(point.x for point in points), max(point.x for point in points)
+    axis: Callable[[float], float] = math.log10 if logarithmic else float
+    scale = _scale(axis(low), axis(high), left + 16, width - right)
+    at = sorted({point.x for point in points})
     if logarithmic:
-        powers = _scale(math.log10(low), math.log10(high), left + 16, width - right)
         at = [
             digit * 10.0**power for power in range(-9, 1) for digit in (1, 2, 5) if low <= digit * 10.0**power <= high
         ]
 
-        def x(value: float) -> float:
-            return powers(math.log10(value))
-    else:
-        x = _scale(low, high, left + 16, width - right)
-        at = sorted({point.x for point in points})
+    def x(value: float) -> float:
+        return scale(axis(value))
+
     y_low, y_high = min(point.y for point in points), max(point.y for point in points)
     padding = (y_high - y_low) * 0.08 or 0.5
     y = _scale(y_low - padding, y_high + padding, height - bottom, top)
