@@ -131,3 +131,39 @@ def test_a_check_digit_accepts_the_published_example_and_no_other_last_digit(val
     position = max(index for index, character in enumerate(number) if character.isdigit())
     accepted = [d for d in "0123456789" if valid(number[:position] + d + number[position + 1 :])]
     assert accepted == [number[position]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("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", "API_KEY"),  # no digit
+        ("gsk_" + "aB3dE6gH9jK2" * 4 + "xYz7", "API_KEY"),
+        ("whsec_9ZBFdbxVblwo7vl1zetGY8HkwfHjncCe", "API_KEY"),
+        ("https://hooks.slack.com/services/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", "API_KEY"),
+        ("Elle est n\u00e9e le 25.06.1991.", "DATE_OF_BIRTH"),
+        ("My passport is C01X00T47.", "PASSPORT"),
+        ("Ruf an: 030 / 71593504", "PHONE"),
+        ("0049 30 901820", "PHONE"),
+    ],
+)
+def test_forms_of_more_countries_and_services_are_found(text: str, kind: str) -> None:
+    assert [span.kind for span in find_pii(text)] == [kind]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Upgrade to version 19.26.88.137",
+        "Section 12.4.1.3 of the standard",
+        "Order #0044605068 has shipped.",
+        "invoice INV-0075-999984",
+        "chr1:00915318-39689055",
+        "EAN 4017067836890",
+        "ZIP 09811-3978",
+        "3215 9245 6795 6007 units",
+        "meeting ID 381 0941 8504",
+        "matrix [[655 263 9847], [58 688]]",
+    ],
+)
+def test_numbers_of_things_are_not_personal(text: str) -> None:
+    assert find_pii(text) == ()

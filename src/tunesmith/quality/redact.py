@@ -88,7 +88,7 @@ class _Redactor:
 
     def _message(self, message: Message) -> Message:
         content = self.text(message.content)
-        if message.thinking is None and not message.tool_calls:
+        if message.thinking is None and not message.tool_calls and message.extra is None:
             return message if content is message.content else msgspec.structs.replace(message, content=content)
         thinking = None if message.thinking is None else self.text(message.thinking)
         calls = tuple(self._call(call) for call in message.tool_calls)

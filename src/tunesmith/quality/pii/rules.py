@@ -99,21 +99,45 @@ KEY_PREFIXES: tuple[tuple[str, str], ...] = (
     ("gho_", r"gho_\w{36,}"),
     ("ghu_", r"ghu_\w{36,}"),
     ("ghs_", r"ghs_\w{36,}"),
+    ("ghr_", r"ghr_\w{36,}"),
     ("github_pat_", r"github_pat_\w{40,}"),
     ("glpat-", r"glpat-[\w-]{20,}"),
     ("xox", r"xox[abeoprs]-[\w-]{10,}"),
     ("hf_", r"hf_[A-Za-z0-9]{30,}"),
     ("npm_", r"npm_\w{36}"),
     ("pypi-", r"pypi-[\w-]{50,}"),
+    ("whsec_", r"whsec_[A-Za-z0-9+/]{24,}"),
+    ("ya29.", r"ya29\.[\w-]{30,}"),
+    ("gsk_", r"gsk_[A-Za-z0-9]{40,}"),
+    ("xai-", r"xai-[A-Za-z0-9]{60,}"),
+    ("r8_", r"r8_[A-Za-z0-9]{37}"),
+    ("dckr_pat_", r"dckr_pat_[\w-]{24,}"),
+    ("shpat_", r"shpat_[0-9a-fA-F]{32}"),
+    ("shpss_", r"shpss_[0-9a-fA-F]{32}"),
+    ("sq0", r"sq0(?:atp-[\w-]{22}|csp-[\w-]{43})"),
+    ("lin_api_", r"lin_api_[A-Za-z0-9]{40}"),
+    ("ntn_", r"ntn_[A-Za-z0-9]{40,}"),
+    ("hooks.slack.com/", r"hooks\.slack\.com/services/T\w{6,}/B\w{6,}/\w{20,}"),
     ("dop_v1_", r"dop_v1_[0-9a-f]{64}"),
     ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),
     ("eyJ", r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
 )
-"""Documented prefixes of AWS, Google, OpenAI, Anthropic, Stripe, GitHub, GitLab, Slack, Hugging Face, npm, PyPI,
-DigitalOcean and SendGrid keys, and of JSON web tokens; the prefix alone is the cheap test."""
+"""Documented prefixes of AWS, Google, OpenAI, Anthropic, Stripe, GitHub, GitLab, Slack, Hugging Face, npm, PyPI, Groq,
+xAI, Replicate, Docker, Shopify, Square, Linear, Notion, DigitalOcean and SendGrid keys, and of JSON web tokens; the
+prefix alone is the cheap test."""
+
+LETTERS_ONLY = "hf_"
+"""Hugging Face's keys may have no digit."""
 
 PREFIXED_KEYS = tuple(
-    (prefix, Rule("API_KEY", re.compile(rf"(?<![\w-]){form}(?!\w)"), validators.is_random))
+    (
+        prefix,
+        Rule(
+            "API_KEY",
+            re.compile(rf"(?<![\w-]){form}(?!\w)"),
+            validators.is_varied if prefix == LETTERS_ONLY else validators.is_random,
+        ),
+    )
     for prefix, form in KEY_PREFIXES
 )
 ASSIGNED_KEY = Rule(
@@ -126,10 +150,24 @@ ASSIGNED_KEY = Rule(
     words=("key", "secret", "token", "passw", "bearer"),
 )
 
-_BIRTH_STEMS = ("birth", "born", "dob", "d.o.b", "gebor", "geburt", "naci", "naiss", "nato il", "nata il")
+_BIRTH_STEMS = (
+    "birth",
+    "born",
+    "dob",
+    "d.o.b",
+    "gebor",
+    "geburt",
+    "naci",
+    "naiss",
+    "n\u00e9 le",
+    "n\u00e9e le",
+    "nato il",
+    "nata il",
+)
 _BIRTH_WORDS = (
     "date of birth", "birth date", "birthdate", "birthday", "dob", "d.o.b", "born", "birth", "geboren", "geburtsdatum",
-    "nacido", "nacida", "nacimiento", "naissance", "nato il", "nata il",
+    "nacido", "nacida", "nacimiento", "naissance", "n\u00e9 le", "n\u00e9e le",
+    "nato il", "nata il",
 )  # fmt: skip
 BIRTH_DATE = Rule("DATE_OF_BIRTH", _after(_BIRTH_WORDS, _DATE), words=_BIRTH_STEMS)
 
@@ -139,7 +177,12 @@ MAC_ADDRESS = Rule(
     validators.is_mac_address,
 )
 IP_ADDRESSES = (
-    Rule("IP_ADDRESS", re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)"), validators.is_ip_address),
+    Rule(
+        "IP_ADDRESS",
+        re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)"),
+        validators.is_ip_address,
+        personal=False,
+    ),
     Rule(
         "IP_ADDRESS",
         re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{3,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4})(?![\w:])"),
@@ -161,6 +204,9 @@ _PHONE_WORDS = (
     "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text me", "text us", "dial", "contact",
     "reach", "ring", "sms", "my number", "his number", "her number", "their number", "number is",
 )  # fmt: skip
+
+# Runs of digits are taken whole (possessively): there are millions of ways to cut a long one into groups.
+_PHONE_GROUPS = r"\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?!\w)"
 
 NUMBERS = (
     Rule(
@@ -214,7 +260,7 @@ NUMBERS = (
     ),
     Rule(
         "IN_AADHAAR",
-        re.compile(r"(?<![\w-])[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
+        re.compile(r"(?<![\w-])(?<!\d )[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
         validators.is_aadhaar,
         shapes=(b"0000 0000 0000",),
         personal=False,
@@ -243,15 +289,25 @@ NUMBERS = (
     ),
     Rule("PL_PESEL", _after(("pesel",), r"\d{11}"), validators.is_pesel, words=("pesel",), digits=11),
     Rule("PASSPORT", _after(_PASSPORT_WORDS, r"[A-Z]{0,2}\d{6,9}[A-Z]?"), words=_PASSPORT_WORDS, digits=6),
+    # Germany's serial numbers mix digits with consonants.
+    Rule("PASSPORT", _after(_PASSPORT_WORDS, r"[CFGHJK](?=\w*\d)[\dCFGHJKLMNPRTVWXYZ]{8}"), words=_PASSPORT_WORDS),
     Rule("DRIVING_LICENCE", _after(_LICENCE_WORDS, r"[A-Z]{1,5}-?\d[\dA-Z-]{4,14}"), words=_LICENCE_WORDS, digits=5),
     Rule(
         "PHONE",
-        # Runs of digits are taken whole (possessively): there are millions of ways to cut a long one into groups.
-        re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?!\w)"),
-        lambda text: validators.is_international_phone(f"+{text[2:]}" if text.startswith("00") else text),
-        signs=("+", "00"),
+        re.compile(rf"(?<![\w+])\+{_PHONE_GROUPS}"),
+        validators.is_international_phone,
+        signs=("+",),
         digits=7,
         shorten=True,
+    ),
+    Rule(
+        "PHONE",
+        re.compile(rf"(?<![\w+-])(?<!\d:)00(?=[1-9]){_PHONE_GROUPS}"),
+        lambda text: validators.is_international_phone(f"+{text[2:]}"),
+        signs=("00",),
+        digits=7,
+        shorten=True,
+        personal=False,
     ),
     Rule(
         "PHONE",
@@ -261,7 +317,10 @@ NUMBERS = (
     ),
     Rule(
         "PHONE",
-        re.compile(r"(?<![\w.,:+/-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ ./-]{1,2}\d{2,8}){1,5}(?!\w)"),
+        re.compile(
+            r"(?<![\w.,:+/-])(?<!\d )(?:\(0\d{1,4}\)|0\d{1,4})(?: / |[ ./-]{1,2})\d{2,8}"
+            r"(?:[ ./-]{1,2}\d{2,8}){0,4}(?!\w)"
+        ),
         _is_trunk_phone,
         signs=("0",),
         digits=8,
@@ -279,7 +338,7 @@ NUMBERS = (
     ),
     Rule(
         "PHONE",
-        re.compile(r"(?<![\w.,+-])[2-9]\d\d \d{3} \d{4}(?![\w,.-]\d| \d)"),
+        re.compile(r"(?<![\w.,+\[-])[2-9]\d\d \d{3} \d{4}(?![\w,.-]\d| \d)"),
         validators.is_national_phone,
         shapes=(b"000 000 0000",),
         personal=False,
@@ -288,7 +347,7 @@ NUMBERS = (
 """The kinds made of at least six digits close together, or of four between capitals."""
 
 REFERENCE = re.compile(
-    r"(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|build|commit|part|model|isbn|case|item|product"
+    r"(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|release|firmware|section|chapter|build|commit|part|model|isbn|ean|gtin|upc|barcode|zip|case|item|product"
     r"|transaction|shipment|parcel|booking|confirmation|batch|timestamp|id|v)\b[\s#:.=\"'(-]*(?:(?:no|num|number|id|code"
     r"|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
     re.IGNORECASE,

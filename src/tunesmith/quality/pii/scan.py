@@ -64,7 +64,7 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
     runs = _digit_runs(text, encoded)
     if "PRIVATE KEY" in text:
         yield from _apply(rules.PRIVATE_KEY, text)
-    if runs and KEY_RUN in encoded.translate(KEY_LIKE):
+    if (runs or rules.LETTERS_ONLY in text) and KEY_RUN in encoded.translate(KEY_LIKE):
         yield from _keys(text)
     if "@" in text:
         yield from _emails(text)

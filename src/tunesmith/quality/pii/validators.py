@@ -185,9 +185,14 @@ def is_mac_address(text: str) -> bool:
 
 def is_random(text: str) -> bool:
     """Whether a token's characters look drawn at random, as a key's do and `YOUR_API_KEY_HERE` or `xxxxxxxx` do not."""
+    return any("0" <= character <= "9" for character in text) and is_varied(text)
+
+
+def is_varied(text: str) -> bool:
+    """Whether few of a token's characters repeat."""
     counts = Counter(text)
     entropy = -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values())
-    return entropy >= KEY_ENTROPY_BITS and any("0" <= character <= "9" for character in text)
+    return entropy >= KEY_ENTROPY_BITS
 
 
 def _mod97(text: str) -> int:
