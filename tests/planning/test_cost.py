@@ -7,6 +7,8 @@ from tunesmith.planning.cost import Price, costs, gpu_hours, load_prices, train_
 from tunesmith.planning.gpus import find_gpu, known_gpus
 from tunesmith.planning.shapes import load_shape
 
+ROW = b'[[price]]\nprovider = "Ours"\nmodel = "any"\nas_of = "2030-01"\nsource = "me"\n'
+
 
 def row(provider: str, model: str, override: Path | None = None) -> Price:
     return next(price for price in load_prices(override) if (price.provider, price.model) == (provider, model))
@@ -58,10 +60,20 @@ def test_a_table_of_ones_own_replaces_and_adds_rows(tmp_path: Path) -> None:
     assert row("OpenAI", "GPT-4o-mini FT", own).train_per_million_tokens == 3.0
 
 
-@pytest.mark.parametrize("text", ["[[price]]\nprovider = 3\n", "not toml [", '[[price]]\nprovder = "x"\n'])
-def test_a_broken_price_table_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[[price]]\nprovider = 3\n",
+        b"not toml [",
+        b'[[price]]\nprovder = "x"\n',
+        b"\xff\xfe",
+        ROW + b"train_per_million_tokens = -3.0\n",
+        ROW + b'train_per_gpu_hour = 2.0\ngpu = "voodoo"\n',
+    ],
+)
+def test_a_broken_price_table_is_named(tmp_path: Path, text: bytes) -> None:
     own = tmp_path / "mine.toml"
-    own.write_text(text)
+    own.write_bytes(text)
     with pytest.raises(SpecError, match=r"mine\.toml"):
         load_prices(own)
 

@@ -7,6 +7,7 @@ and a table of the user's own overrides it row by row.
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +28,9 @@ SELF_HOSTED = "Self-hosted"
 """The provider whose training costs a GPU's time and nothing else."""
 
 
+Dollars: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+
+
 class Price(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of the table; None where a provider does not charge that way."""
 
@@ -34,12 +38,12 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     as_of: str
     source: str
-    train_per_million_tokens: float | None = None
-    train_per_gpu_hour: float | None = None
+    train_per_million_tokens: Dollars | None = None
+    train_per_gpu_hour: Dollars | None = None
     gpu: str | None = None
     parameters: float | None = None
-    input_per_million_tokens: float | None = None
-    output_per_million_tokens: float | None = None
+    input_per_million_tokens: Dollars | None = None
+    output_per_million_tokens: Dollars | None = None
 
 
 class Cost(Struct, frozen=True):
@@ -60,8 +64,8 @@ class CallPrice(Struct, frozen=True, forbid_unknown_fields=True):
 
     provider: str
     model: str
-    input_per_million_tokens: float
-    output_per_million_tokens: float
+    input_per_million_tokens: Dollars
+    output_per_million_tokens: Dollars
     as_of: str
     source: str
 
@@ -161,6 +165,10 @@ def _tables(override: Path | None) -> list[_Table]:
 
 def _decode(table: bytes, name: str) -> _Table:
     try:
-        return msgspec.toml.decode(table, type=_Table)
-    except msgspec.DecodeError as error:
+        decoded = msgspec.toml.decode(table, type=_Table)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{name}: not a price table: {error}") from error
+    for row in decoded.price:
+        if row.gpu is not None:
+            find_gpu(row.gpu, given_by=f"{name}: gpu")
+    return decoded

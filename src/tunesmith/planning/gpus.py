@@ -36,10 +36,10 @@ def known_gpus() -> tuple[Gpu, ...]:
     return tuple(sorted(msgspec.toml.decode(table, type=_Table).gpu, key=lambda gpu: gpu.memory))
 
 
-def find_gpu(name: str) -> Gpu:
+def find_gpu(name: str, given_by: str = "--gpu") -> Gpu:
     """The GPU that `name` means: its words in any case and order (`h100`, `a100-80gb`).
 
-    Raises SpecError when no GPU, or more than one, is meant.
+    Raises SpecError, which says what it was `given_by`, when no GPU or more than one is meant.
     """
     words = _words(name)
     meant = [gpu for gpu in known_gpus() if words and words <= _words(gpu.name)]
@@ -47,10 +47,10 @@ def find_gpu(name: str) -> Gpu:
         return meant[0]
     names = [gpu.name for gpu in known_gpus()]
     if meant:
-        raise SpecError(f"--gpu {name}: which one? {', '.join(gpu.name for gpu in meant)}")
+        raise SpecError(f"{given_by} {name}: which one? {', '.join(gpu.name for gpu in meant)}")
     close = difflib.get_close_matches(name.upper(), names, n=1)
     hint = f"did you mean `{close[0]}`? Known" if close else "known"
-    raise SpecError(f"--gpu {name}: not a known GPU; {hint}: {', '.join(names)}")
+    raise SpecError(f"{given_by} {name}: not a known GPU; {hint}: {', '.join(names)}")
 
 
 def _words(name: str) -> set[str]:

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.planning.cost import SELF_HOSTED
 from tunesmith.planning.data_facts import CHARACTERS_PER_TOKEN, OPENAI_ENCODING
 from tunesmith.planning.figures import calls, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
@@ -85,7 +86,7 @@ def _costs(plan: Plan) -> Group:
     table = _table("Provider", "Model", "Training", "Time", "In/out per 1M", "As of")
     table.columns[2].justify = table.columns[3].justify = table.columns[4].justify = "right"
     for cost in plan.costs:
-        inference = "GPU only"
+        inference = "GPU only" if cost.provider == SELF_HOSTED else "-"
         if cost.input_per_million_tokens is not None and cost.output_per_million_tokens is not None:
             inference = f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
         over = plan.budget_usd is not None and cost.training_usd is not None and cost.training_usd > plan.budget_usd
