@@ -89,6 +89,7 @@ class Conversation(Struct, frozen=True):
 class BrokenRow(Struct, frozen=True):
     """A row that could not be read: where it is (1-based line and column), the field's path, and what is wrong.
 
+    `number` is the row's in the file, from 1: a line may hold many rows, and a row may have many mistakes.
     `path` is JSONPath-like (`$.messages[2].role`), `$` when the line is not JSON at all.
     """
 
@@ -98,6 +99,7 @@ class BrokenRow(Struct, frozen=True):
     path: str
     found: str
     expected: str
+    number: int
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.path}: found {self.found}; expected {self.expected}"

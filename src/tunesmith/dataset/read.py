@@ -29,17 +29,17 @@ def read(path: str | Path, *, format: str | None = None) -> Iterator[Conversatio
     if format is not None:
         find_format(format)
     name = "stdin" if str(path) == "-" else str(path)
-    for record in read_records(path):
+    for number, record in enumerate(read_records(path), 1):
         if record.damage is not None:
             column = record.column + record.damage.offset
-            yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected)
+            yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected, number)
             continue
         problems: Problems = []
         row = _read_row(record, name, format, problems)
         if row is not None and not problems:
             yield row
         for problem in problems:
-            yield _broken(record, name, problem)
+            yield _broken(record, name, problem, number)
 
 
 def load(path: str | Path, *, format: str | None = None) -> list[Conversation]:  # noqa: A002
@@ -86,11 +86,11 @@ def _read_row(record: Record, name: str, forced: str | None, problems: Problems)
     )
 
 
-def _broken(record: Record, name: str, problem: Problem) -> BrokenRow:
+def _broken(record: Record, name: str, problem: Problem, number: int) -> BrokenRow:
     line, column = record.line, record.column
     if record.text is not None:
         offset = locate(record.text, problem.path)
         breaks = record.text.count("\n", 0, offset)
         line += breaks
         column = offset - record.text.rfind("\n", 0, offset) if breaks else column + offset
-    return BrokenRow(name, line, column, dotted(problem.path), problem.found, problem.expected)
+    return BrokenRow(name, line, column, dotted(problem.path), problem.found, problem.expected, number)

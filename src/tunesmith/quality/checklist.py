@@ -167,8 +167,8 @@ class _Reading:
                 yield row
                 continue
             # A row with several mistakes comes several times in a row.
-            self.broken_count += (row.file, row.line) != last
-            last = row.file, row.line
+            self.broken_count += (row.file, row.number) != last
+            last = row.file, row.number
             if len(self.broken) < SHOWN_ROWS:
                 self.broken.append(row)
 

@@ -139,8 +139,8 @@ class _Cleaning:
         broken: set[int] = set()
         for row in self._read():
             if isinstance(row, BrokenRow):
-                if row.line not in broken:
-                    broken.add(row.line)
+                if row.number not in broken:
+                    broken.add(row.number)
                     self.rows_read += 1
                     self._log(log, "broken rows dropped", LogEntry(f"{row.file}:{row.line}", "dropped", str(row)))
                 continue
