@@ -101,6 +101,20 @@ def handbook(count: int = 400) -> tuple[list[Conversation], list[str]]:
     return rows, passages
 
 
+def policies(count: int = 300) -> tuple[list[Conversation], list[str]]:
+    """Questions about the return of things, and the shop's policy on each, in prose."""
+    rows, passages = [], []
+    for n in range(count):
+        item, days, form = words(n, 2), n % 89 + 11, words(n + 10**6, 1).title()
+        reply = f"You may return it within {days} days, with the form {form}."
+        rows.append(row(f"How long may I return a {item}?", reply, "You are a shop assistant."))
+        passages.append(
+            f"Returns. The {item} can be returned within {days} days of purchase. Use the form {form}. "
+            f"{words(n + 3 * 10**6, 6)}"
+        )
+    return rows, passages
+
+
 def from_passages(prompt: Prompt) -> str:
     """Answers right when the prompt holds the passage, and makes up a code otherwise."""
     text = prompt[-1].content

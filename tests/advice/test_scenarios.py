@@ -16,6 +16,7 @@ from tests.advice.planted import (
     handbook,
     no_code,
     orders,
+    policies,
     right_label,
     row,
     shots,
@@ -57,6 +58,27 @@ def broken_json(prompt: Prompt) -> str:
     return "The customer wants something."
 
 
+def code_from_one(prompt: Prompt) -> str:
+    name = right_label(prompt)
+    return f"<<{name.upper()}|{name[:3]}>>" if shots(prompt) else f"The category is {name}."
+
+
+def told_keys(prompt: Prompt) -> str:
+    person, rest = prompt[-1].content.rsplit("\n", 1)[-1].split(" wants ")
+    amount, rest = rest.split(" of ", 1)
+    item = rest.split(",")[0]
+    told = any("Its keys" in message.content for message in prompt)
+    return json.dumps({"customer": person, "item": item, "quantity": amount}) if told else f"{person}: {amount} {item}"
+
+
+def from_policies(prompt: Prompt) -> str:
+    """Right when the prompt holds the passage, else what any shop would say."""
+    text = prompt[-1].content
+    _, found, told = text.partition(f"The {text.rsplit('return a ', 1)[1].rstrip('?')} can be returned within ")
+    days, form = (told.split(" days")[0], told.split("form ")[1].split(".")[0]) if found else ("30", "Standard")
+    return f"You may return it within {days} days, with the form {form}."
+
+
 def contradictory(count: int = 400) -> list[Conversation]:
     """Every question twice, with two answers."""
     return [row(words(n // 2), LABELS[n % 4]) for n in range(count)]
@@ -79,6 +101,23 @@ INVOICES = [
     for n in range(400)
 ]
 HANDBOOK_ROWS, HANDBOOK = handbook()
+POLICY_ROWS, POLICIES = policies()
+PIRATES = [
+    row(
+        f"Status of order {1000 + n}, {words(n, 4)}?",
+        f"Arr, matey! Yer {words(n, 4)} of order {1000 + n} be sailin' the seven seas, yo ho!",
+        "",
+    )
+    for n in range(300)
+]
+CODES = [
+    row(f"{words(n)} {LABELS[n % 4]} {words(n + 10**6, 3)}", f"<<{LABELS[n % 4].upper()}|{LABELS[n % 4][:3]}>>")
+    for n in range(400)
+]
+PRICES = [
+    row(f"What does {words(n, 2)} cost today?", f"It costs ${(37 * n) % 900 + 10}.{n % 90 + 10} today.", "")
+    for n in range(300)
+]
 UNRELATED = [words(n + 5 * 10**6, 30) for n in range(50)]
 
 
@@ -92,6 +131,7 @@ class Scenario:
     passages: Sequence[str] = ()
     target: float | None = None
     said: str = ""
+    model_name: str = MODEL
 
 
 SCENARIOS = [
@@ -199,6 +239,47 @@ SCENARIOS = [
     Scenario("a higher bar makes it a miss", tickets(), PlantedModel(wrong_label), "fine-tune", target=0.99),
     Scenario("eighty labels, each of them rare", INTENTS, PlantedModel(plainly), "fine-tune"),
     Scenario("dates to be written in another form", INVOICES, PlantedModel(broken_json), "fine-tune"),
+    Scenario(
+        "the facts stand in prose between other facts",
+        POLICY_ROWS,
+        PlantedModel(from_policies),
+        "retrieval (RAG)",
+        passages=POLICIES,
+    ),
+    Scenario("a manner that names its facts", PIRATES, PlantedModel(plainly), "fine-tune", said="broke the form"),
+    Scenario("the same, fewer than a style needs", PIRATES[:150], PlantedModel(plainly), "collect more data first"),
+    Scenario(
+        "a way of writing codes that one example shows",
+        CODES,
+        PlantedModel(code_from_one),
+        "few-shot examples",
+        said="1 example",
+    ),
+    Scenario("keys that only the instruction tells", orders(300), PlantedModel(told_keys), "stop at prompting"),
+    Scenario(
+        "prices of today",
+        PRICES,
+        PlantedModel(lambda prompt: "It costs $1.00 today."),
+        "retrieval (RAG)",
+        said="facts that the prompt does not give",
+    ),
+    Scenario(
+        "a hosted model that is too dear",
+        tickets(),
+        PlantedModel(right_label, bits=None),
+        "fine-tune a smaller model",
+        Needs(monthly_calls=500_000_000),
+        model_name="gpt-4o",
+        said="Qwen",
+    ),
+    Scenario(
+        "behaviour of a model that nobody can tune",
+        PIRATES,
+        PlantedModel(plainly, bits=None),
+        "fine-tune",
+        model_name="acme-secret-1",
+        said="Qwen/Qwen2.5-7B",
+    ),
     Scenario("an unknown language", butler(), PlantedModel(plainly, bits=3.5), "continued pretraining"),
     Scenario("plain text in an unknown language", texts(), PlantedModel(plainly, bits=3.5), "continued pretraining"),
     Scenario("plain text in a known language", texts(), PlantedModel(plainly), "retrieval (RAG)"),
@@ -210,7 +291,7 @@ SCENARIOS = [
 def advice_on(place: int) -> Advice:
     scenario = SCENARIOS[place]
     asked = Asked(rows=60, target=scenario.target, needs=scenario.needs)
-    return advise(scenario.rows, MODEL, scenario.model, passages=scenario.passages, asked=asked)
+    return advise(scenario.rows, scenario.model_name, scenario.model, passages=scenario.passages, asked=asked)
 
 
 @pytest.fixture(params=range(len(SCENARIOS)), ids=lambda place: SCENARIOS[place].name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunesmith.advice.approaches import alternatives, pitfall, would_change
 from tunesmith.advice.baselines import METRIC_NAMES, PASSAGES, Measured, Trial, gain, measure
-from tunesmith.advice.decision import FEWEST_MEASURED, TARGETS, Evidence, points, shown, walk
+from tunesmith.advice.decision import AGREEMENT, FEWEST_MEASURED, TARGETS, Evidence, points, shown, walk
 from tunesmith.advice.embeddings import Embeddings
 from tunesmith.advice.instruction import write_instruction
 from tunesmith.advice.knowledge import Diagnosis, Facts, diagnose, learn_facts
@@ -37,6 +37,9 @@ ROWS = 100
 MOST_HELD_OUT = 0.5
 LEAST_HELD_OUT = 0.1
 """Share of the rows held out: as many as `ROWS` needs, within these."""
+
+FACT_FREE = 0.1
+"""Texts whose misses lack facts at most so often need no expertise of a domain: their manner is to be learned."""
 
 SEED = 0
 
@@ -166,6 +169,9 @@ def _evidence(
     retrieval = max(retrievals, key=lambda item: item.baseline.score.value, default=None)
     best = max([*prompts, *shots], key=lambda item: item.baseline.score.value, default=None)
     look = _diagnoser(trial, facts)
+    diagnosis = None if best is None else look(best)
+    if kind == "domain" and diagnosis is not None and diagnosis.knowledge_share <= FACT_FREE:
+        kind = "style"
     minimum, good, _ = RECOMMENDED_ROWS.get(kind, ANY_TASK_ROWS)
     small = plan_training(rows, about, task, smaller=True, prices=asked.prices)
     small_price = own_price(load_shape(small.model))
@@ -178,7 +184,7 @@ def _evidence(
         retrieval=None if retrieval is None else retrieval.baseline,
         retrieval_gain=None if retrieval is None or best is None else gain(best, retrieval),
         over_documents=bool(trial.passages),
-        diagnosis=None if best is None else look(best),
+        diagnosis=diagnosis,
         prompt_fact_recall=_fact_recall(prompts, look),
         shot_fact_recall=_fact_recall(shots, look),
         bits_per_byte=responder.bits_per_byte(rows),
@@ -265,7 +271,13 @@ def _summary(recommendation: Recommendation, evidence: Evidence, training: Train
                 f"({evidence.bits_per_byte:.2f} bits per byte, pairs of letters {evidence.pair_bits_per_byte:.2f})."
             )
         case "collect more data first":
-            return f"Collect more data first: {evidence.rows:,} usable rows are too few or do not agree."
+            if evidence.contradicting > 1 - AGREEMENT:
+                share = points(evidence.contradicting)
+                return f"Collect better data first: {share} of the rows contradict another row."
+            return (
+                f"Collect more data first: {evidence.rows:,} usable rows are too few, this kind of task needs "
+                f"{evidence.minimum_rows:,}."
+            )
         case _:
             reached = "" if best is None else f" {shown(best)} is within reach of the target of {target}."
             return f"Revisit prompt engineering:{reached}"
