@@ -32,7 +32,7 @@ def test_a_plan_survives_json() -> None:
 
 def test_the_trained_share_counts_the_adapter_among_the_parameters_as_peft_does() -> None:
     plan = make_plan(tickets(300), "embedded")
-    shares = {method.method: plan.trained_share(method) for method in plan.methods}
+    shares = {method.method: method.trained_share for method in plan.methods}
     assert shares["lora"] == pytest.approx(299_008 / 3_774_720)
     assert shares["full"] == 1.0
 

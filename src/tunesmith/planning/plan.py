@@ -57,6 +57,7 @@ MICRO_BATCH_TOKENS = 4096
 class MethodPlan(Struct, frozen=True):
     """One method's needs: `memory` at the plan's micro-batch, `rule_of_thumb` in GB from the field's table.
 
+    `trained_share` is that of the parameters in memory that learn, adapter included, as PEFT prints it.
     `traced_bytes` is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`).
     `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no GPU was asked for);
     `gpus` are the known ones on which at least one row at a time fits.
@@ -64,6 +65,7 @@ class MethodPlan(Struct, frozen=True):
 
     method: Method
     trainable_parameters: int
+    trained_share: float
     memory: Memory
     peak_bytes: int
     one_row_bytes: int
@@ -97,11 +99,6 @@ class Plan(Struct, frozen=True):
     budget_usd: float | None = None
     work: Workload | None = None
     """What `memory` and `peak_bytes` are of, in the precision of the asked-for GPU."""
-
-    def trained_share(self, plan: MethodPlan) -> float:
-        """The share of the parameters in memory that learn, adapter included, as PEFT prints it."""
-        added = 0 if plan.method == "full" else plan.trainable_parameters
-        return plan.trainable_parameters / (self.model.parameters + added)
 
 
 def make_plan(
@@ -187,9 +184,12 @@ def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | 
     work = _on(work, card)
     memory = estimate(shape, method, work)
     one_row = msgspec.structs.replace(work, rows=1)
+    trainable = trainable_parameters(shape, method, work.rank)
+    added = 0 if method == "full" else trainable
     return MethodPlan(
         method=method,
-        trainable_parameters=trainable_parameters(shape, method, work.rank),
+        trainable_parameters=trainable,
+        trained_share=trainable / (shape.parameters + added),
         memory=memory,
         peak_bytes=memory.total,
         one_row_bytes=estimate(shape, method, one_row).total,

@@ -50,7 +50,7 @@ def _memory(plan: Plan) -> Group:
     for method in plan.methods:
         table.add_row(
             METHOD_NAMES[method.method],
-            f"{plan.trained_share(method):.2%}",
+            f"{method.trained_share:.2%}",
             size(method.one_row_bytes),
             size(method.peak_bytes),
             "-" if method.rule_of_thumb is None else f"~{size(round(method.rule_of_thumb * 1e9))}",
