@@ -43,6 +43,14 @@ database_option = click.option(
     type=click.IntRange(1),
     help="Requests a minute for each API key.",
 )
+@click.option(
+    "--python-graders", is_flag=True, help="Let clients send Python that grades replies; it runs in a sandbox (Linux)."
+)
+@click.option(
+    "--grader-url",
+    metavar="URL",
+    help="OpenAI-compatible endpoint that score_model graders ask; its key is in TUNESMITH_GRADER_KEY.",
+)
 def command(
     host: str,
     port: int,
@@ -53,6 +61,8 @@ def command(
     runs: str | None,
     concurrent_jobs: int,
     rate_limit: int,
+    python_graders: bool,
+    grader_url: str | None,
 ) -> None:
     """Fine-tuning and inference with OpenAI's API on your own machine.
 
@@ -79,6 +89,8 @@ def command(
         runs_dir=_runs_folder(runs, loopback=loopback),
         concurrent_jobs=concurrent_jobs,
         requests_per_minute=rate_limit,
+        python_graders=python_graders,
+        grader_url=grader_url,
     )
     if not loopback:
         click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)

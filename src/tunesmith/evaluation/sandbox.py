@@ -32,6 +32,14 @@ def run_program(program: str, *, seconds: int = SECONDS, memory_bytes: int = MEM
 
     Leaving early, with whatever exit status, is not passing. Raises SandboxError when the fences cannot be set up.
     """
+    return compute(program, seconds=seconds, memory_bytes=memory_bytes)[0]
+
+
+def compute(program: str, *, seconds: int = SECONDS, memory_bytes: int = MEMORY_BYTES) -> tuple[Outcome, str]:
+    """Run `program` as `run_program` does; beside the outcome, the text it has left in its global `answer`.
+
+    Empty where it has left none, or has not passed.
+    """
     if sys.platform != "linux":
         raise SandboxError("running the models' code needs Linux (Landlock and seccomp); leave --run-code out")
     secret = secrets.token_hex(16)
@@ -51,7 +59,8 @@ def run_program(program: str, *, seconds: int = SECONDS, memory_bytes: int = MEM
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return "timed out"
+            return "timed out", ""
     if done.returncode == FENCED:
         raise SandboxError(f"the models' code was not run: {done.stdout.decode()}; leave --run-code out")
-    return "passed" if done.stdout.decode(errors="replace") == secret else "failed"
+    said, _, answer = done.stdout.decode(errors="replace").partition("\n")
+    return ("passed", answer) if said == secret else ("failed", "")

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.server.api import chat, completions, errors, files, jobs, models, reference
+from tunesmith.server.api import chat, completions, errors, files, graders, jobs, models, reference
 from tunesmith.server.api.dependencies import ServiceOf
 from tunesmith.server.dashboard.files import UPLOAD_PATH
 from tunesmith.server.dashboard.router import router as dashboard
@@ -32,7 +32,16 @@ SECURITY_HEADERS = {
 }
 """For answers that are data; a page that needs more sets its own policy, which is then kept."""
 
-ROUTERS = (files.router, jobs.router, models.router, chat.router, completions.router, reference.router, dashboard)
+ROUTERS = (
+    files.router,
+    jobs.router,
+    graders.router,
+    models.router,
+    chat.router,
+    completions.router,
+    reference.router,
+    dashboard,
+)
 """Everything the server answers, beside health and metrics; a page is one more router here."""
 
 UPLOAD_PATHS = frozenset({files.router.prefix, UPLOAD_PATH})

@@ -10,12 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
+from tunesmith.errors import MissingDependencyError
 from tunesmith.server.catalogue import CHECKPOINT
 from tunesmith.server.errors import RequestError
 from tunesmith.server.files import PURPOSE
+from tunesmith.server.graders.data import (
+    Grader,
+    PythonGrader,
+    ScoreModelGrader,
+    TextSimilarityGrader,
+    parts,
+    read_grader,
+)
+from tunesmith.server.graders.similarity import check_metric
 from tunesmith.server.job_results import model_name, step_metrics
 from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
+from tunesmith.server.settings import ServerSettings
 from tunesmith.server.states import JobStatus
 from tunesmith.server.trainer import JobFolder
 
@@ -73,6 +86,9 @@ def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
             code="missing_required_parameter",
             param="method.reinforcement",
         )
+    if request.grader is not None:
+        grader = read_grader(msgspec.json.encode(request.grader))
+        check_grader(service.settings, grader, param="method.reinforcement.grader")
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:
             _check_file(service, owner, param, file_id)
@@ -97,6 +113,23 @@ def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
     service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
     service.runner.submit(job)
     return job
+
+
+def check_grader(settings: ServerSettings, grader: Grader, *, param: str) -> None:
+    """Refuse a grader that this server does not run. Raises RequestError."""
+    for one in parts(grader):
+        problem = None
+        if isinstance(one, PythonGrader) and not settings.python_graders:
+            problem = "graders of type python run a client's code; this server was not started with --python-graders"
+        if isinstance(one, ScoreModelGrader) and settings.grader_url is None:
+            problem = "graders of type score_model ask another model; this server was not started with --grader-url"
+        if isinstance(one, TextSimilarityGrader):
+            try:
+                check_metric(one.evaluation_metric)
+            except MissingDependencyError as error:
+                problem = str(error)
+        if problem is not None:
+            raise RequestError(f"grader {one.name}: {problem}", code="unsupported_grader", param=param)
 
 
 def cancel_job(service: Service, owner: str, job_id: str) -> JobRecord:

@@ -20,7 +20,8 @@ REQUESTS_PER_MINUTE = 6_000
 class ServerSettings:
     """`models` maps ids to what `models.load` accepts; folders inside `models_dir` are served by their names.
 
-    The dashboard lists the runs inside `runs_dir`, which need not be there yet.
+    The dashboard lists the runs inside `runs_dir`, which need not be there yet. With `python_graders`, clients may send
+    code that grades replies; `grader_url` is where models are asked for scores.
     """
 
     data_dir: Path
@@ -32,6 +33,8 @@ class ServerSettings:
     runs_dir: Path | None = None
     concurrent_jobs: int = 1
     requests_per_minute: int = REQUESTS_PER_MINUTE
+    python_graders: bool = False
+    grader_url: str | None = None
     max_upload_bytes: int = MAX_UPLOAD_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
 

@@ -24,7 +24,8 @@ from tunesmith.errors import DataError, TunesmithError
 from tunesmith.server import files, job_plan, job_results
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.errors import RequestError
-from tunesmith.server.graders import REWARD_MODULE, columns_of, read_grader
+from tunesmith.server.graders.data import columns_of, read_grader
+from tunesmith.server.graders.grade import REWARD_MODULE, GraderFile
 from tunesmith.server.records import JobRecord
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
@@ -160,14 +161,14 @@ class JobRunner(DBOSConfiguredInstance):
         folder = self._folder(job.id)
         grader = job.method.get("grader")
         if grader is not None:
-            encoded = msgspec.json.encode(grader)
-            problem = job_plan.missing_column(rows, columns_of(read_grader(encoded)))
+            problem = job_plan.missing_column(rows, columns_of(read_grader(msgspec.json.encode(grader))))
             if problem is not None:
                 self._fail(
                     job.id, {"code": "invalid_grader", "message": problem, "param": "method.reinforcement.grader"}
                 )
                 return False
-            storage.write_bytes(folder.grader, encoded)
+            kept = GraderFile(grader, self._settings.grader_url)
+            storage.write_bytes(folder.grader, msgspec.json.encode(kept))
             storage.write_text(folder.reward, REWARD_MODULE)
         plan = job_plan.plan_job(
             job,

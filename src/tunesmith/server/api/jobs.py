@@ -9,7 +9,7 @@ from tunesmith.server import jobs
 from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import cut_page, page_body
 from tunesmith.server.errors import RequestError
-from tunesmith.server.graders import Grader
+from tunesmith.server.graders.data import Grader
 from tunesmith.server.jobs import JobCheckpoint, JobEvent, JobRequest
 from tunesmith.server.records import JobRecord
 from tunesmith.server.service import Service
@@ -108,7 +108,7 @@ def create(request: Request, service: ServiceOf, caller: CallerOf, body: JobBody
             validation_file=body.validation_file,
             method=method,
             hyperparameters=hyperparameters,
-            grader=None if reinforcement is None else reinforcement.grader.model_dump(),
+            grader=None if reinforcement is None else reinforcement.grader.model_dump(exclude_none=True),
             suffix=body.suffix or None,
             seed=body.seed,
             metadata=body.metadata or {},

@@ -19,7 +19,7 @@ from tunesmith.server.api.jobs import DpoHyperparameters, Hyperparameters, Reinf
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import page
 from tunesmith.server.errors import RequestError
-from tunesmith.server.graders import Grader
+from tunesmith.server.graders.data import Grader
 from tunesmith.server.jobs import JobRequest
 from tunesmith.server.service import Service
 
