@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.evaluation.generate import generate
-from tunesmith.models.load import load_model
+from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator, Piece
@@ -170,3 +170,15 @@ def test_a_json_reply_parses_whatever_the_model_says_and_wherever_it_is_cut(limi
         if guide.complete:
             break
     assert isinstance(json.loads(tokens.decode_bytes(said)), dict)
+
+
+def test_every_request_of_a_generator_that_closes_is_answered() -> None:
+    closing = Generator(load_model("embedded", dtype=torch.float32), load_tokenizer("embedded"))
+    prompt = prompts(closing, 1)[0]
+    asked = [Asked(closing, GenerationRequest(prompt, 200, GREEDY)) for _ in range(8)]
+    closing.close()
+    for one in asked:
+        with pytest.raises(RequestError, match="letting go"):
+            one.texts()
+    with pytest.raises(RequestError, match="letting go"):
+        Asked(closing, GenerationRequest(prompt, 4, GREEDY))

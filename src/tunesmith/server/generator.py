@@ -177,6 +177,7 @@ class Generator:
         self._waiting: deque[_Submitted] = deque()
         self._groups: dict[str | None, _Group] = {}
         self._closed = threading.Event()
+        self._closing = threading.Lock()  # so that no request comes after the last look at the inbox
         self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
         self._thread.start()
 
@@ -196,7 +197,7 @@ class Generator:
         return not self.running and not self.waiting
 
     def submit(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> Ticket:
-        """Begin a request at the next step. Raises RequestError 429 when too many wait.
+        """Begin a request at the next step. Raises RequestError 429 when too many wait, 503 when it is closed.
 
         A score is delivered at once, as a piece for each token of the prompt but the first, which nothing foretells.
         """
@@ -207,7 +208,10 @@ class Generator:
                 code="engine_overloaded",
             )
         ticket = Ticket()
-        self._inbox.put(_Submitted(request, deliver, ticket))
+        with self._closing:
+            if self._closed.is_set():
+                raise _stopped()
+            self._inbox.put(_Submitted(request, deliver, ticket))
         return ticket
 
     def forget(self, adapter_id: str) -> None:
@@ -216,8 +220,9 @@ class Generator:
 
     def close(self) -> None:
         """Stop at the next step; requests in flight get an error."""
-        self._closed.set()
-        self._inbox.put(None)
+        with self._closing:
+            self._closed.set()
+            self._inbox.put(None)
         self._thread.join(timeout=30)
 
     def guide(self, grammar: str, *, param: str) -> Guide:
@@ -261,9 +266,9 @@ class Generator:
                 if not group.rows:
                     del self._groups[key]
             self._adapters.drop_unwanted(used={key for key in self._groups if key is not None})
-        stopped = RequestError("The server is shutting down; try again shortly", status=503, code="shutting_down")
+        self._collect(block=False)
         for job in (*(row.job for group in self._groups.values() for row in group.rows), *self._waiting):
-            job.deliver(stopped)
+            job.deliver(_stopped())
 
     def _collect(self, *, block: bool) -> None:
         with contextlib.suppress(queue.Empty):
@@ -363,6 +368,10 @@ class Generator:
             for job in {id(job): job for job in (*jobs, *(row.job for row in group.rows))}.values():
                 job.deliver(told)
             group.rows, group.batch = [], Batch(self._model)
+
+
+def _stopped() -> RequestError:
+    return RequestError("The server is letting go of this model; try again shortly", status=503, code="shutting_down")
 
 
 def _told(error: Exception) -> Exception:
