@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.dataset.convert import convert
 from tunesmith.dataset.formats import FORMATS
 from tunesmith.dataset.read import load
+from tunesmith.dataset.write import write
 from tunesmith.errors import DataError
 
 TINY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -276,3 +277,12 @@ def test_a_lossy_conversion_of_tool_use_leaves_the_question_and_the_answer(tmp_p
     convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", to="alpaca", lossy=True)
     written = json.loads((tmp_path / "out.jsonl").read_text())
     assert (written["history"], written["instruction"], written["output"]) == ([["a", "b"]], "a", "")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_marks_beside_text_labels_are_given_back(tmp_path: Path, ending: str) -> None:
+    turns = (Message("user", "a"), Message("assistant", "b"))
+    rows = [Conversation(turns, 1, desirable=False), Conversation(turns, 1, label="spam")]
+    path = tmp_path / f"rows.{ending}"
+    write(path, rows, format="prompt-completion")
+    assert [(row.desirable, row.label) for row in load(path)] == [(False, None), (None, "spam")]

@@ -19,6 +19,8 @@ _STRUCTURES = frozenset({"messages", "conversations", "tools", "history", "prefe
 
 def value_of(column: str, cell: str, columns: Collection[str]) -> Any:
     """The value that the text in `cell` says, in a table that has `columns`."""
+    if column == "label" and "completion" in columns and cell.lower() in ("true", "false"):
+        return cell.lower() == "true"  # beside a completion, whether it is a good one
     structured = column in _STRUCTURES or (column == "input" and "preferred_output" in columns)
     if not (structured or column in _SPEAKERS) or cell.lstrip()[:1] not in ("[", "{"):
         return cell

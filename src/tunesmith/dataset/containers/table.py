@@ -99,9 +99,6 @@ def _record(header: list[str], row: list[str], line: int) -> Record:
     except UnicodeEncodeError:
         return Record(line, 1, None, None, Damage(0, "a byte that is not UTF-8", "UTF-8 text"))
     value = {column: cells.value_of(column, cell, header) for column, cell in zip(header, row, strict=True) if cell}
-    # Text is all that a table has; beside a completion these words say whether it is good.
-    if value.get("label") in ("true", "false", "True", "False") and "completion" in header:
-        value["label"] = value["label"].lower() == "true"
     if "messages" not in value and "conversations" not in value:
         value = {column: "" for column in header if column in _TEXT_CELLS} | value
     return Record(line, 1, None, value)
