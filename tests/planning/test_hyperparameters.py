@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.planning.hyperparameters import Hyperparameter, derive
-from tunesmith.planning.memory import Method
+from tunesmith.planning.workload import Method
 
 METHODS = st.sampled_from(["full", "lora", "qlora"])
 

@@ -4,14 +4,12 @@ from hypothesis import strategies as st
 
 from tunesmith.planning.memory import (
     RULE_OF_THUMB,
-    Method,
-    Workload,
     estimate,
     largest_micro_batch,
     rule_of_thumb,
-    trainable_parameters,
 )
 from tunesmith.planning.shapes import load_shape
+from tunesmith.planning.workload import Method, Workload, trainable_parameters
 
 SEED_TABLE = [
     ("1B", 1e9, 8, 5, 3),

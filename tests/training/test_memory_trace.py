@@ -4,10 +4,11 @@
 """
 
 import pytest
-from benchmarks.memory import ANALYTIC, EXACT, METHODS, Case, compare
+from benchmarks.memory import ANALYTIC, EXACT, compare
+from benchmarks.memory_grid import METHODS, Case
 
 from tunesmith.errors import ModelError
-from tunesmith.planning.memory import Method, Workload
+from tunesmith.planning.workload import Method, Workload
 from tunesmith.training.memory_trace import trace_peak
 
 
@@ -24,6 +25,12 @@ def test_the_peak_of_every_method_is_foretold(method: Method) -> None:
 def test_many_replies_to_long_prompts_are_fullest_when_the_prompts_are_read() -> None:
     outcome = compare(Case("llama", "grpo", Workload(1, 128, 0.1, "bf16", rollouts=32, device="cpu")))
     assert ANALYTIC[0] <= outcome.analytic <= ANALYTIC[1]
+    assert EXACT[0] <= outcome.exact <= EXACT[1]
+
+
+@pytest.mark.slow
+def test_two_gradients_of_one_matrix_are_summed_as_autograd_sums_them() -> None:
+    outcome = compare(Case("qwen2", "full", Workload(1, 16, precision="fp32", device="cpu")))
     assert EXACT[0] <= outcome.exact <= EXACT[1]
 
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from tunesmith.errors import SpecError
 from tunesmith.planning.gpus import Gpu, find_gpu
-from tunesmith.planning.memory import Method
 from tunesmith.planning.shapes import ModelShape
+from tunesmith.planning.workload import Method
 
 EFFICIENCY = 0.35
 """Share of a GPU's peak that fine-tuning on short rows reaches; large pretraining runs report 0.4 to 0.5."""

@@ -37,7 +37,7 @@ def known_gpus() -> tuple[Gpu, ...]:
 
 
 def find_gpu(name: str, given_by: str = "--gpu") -> Gpu:
-    """The GPU that `name` means: its words in any case and order (`h100`, `a100-80gb`).
+    """The GPU that `name` means: its words in any case and order (`h100`, `a100-80gb`, `rtx4090`, `A100 80G`).
 
     Raises SpecError, which says what it was `given_by`, when no GPU or more than one is meant.
     """
@@ -54,4 +54,6 @@ def find_gpu(name: str, given_by: str = "--gpu") -> Gpu:
 
 
 def _words(name: str) -> set[str]:
-    return set(re.findall(r"\d+gb|[a-z0-9]+", name.lower().replace(" gb", "gb"))) - {"nvidia", "amd", "geforce"}
+    plain = re.sub(r"(\d+)\s*gi?b?\b", r"\1gb", name.lower())  # its memory
+    plain = re.sub(r"\b(rtx|gtx)(?=\d)", r"\1 ", plain)
+    return set(re.findall(r"\d+gb|[a-z0-9]+", plain)) - {"nvidia", "amd", "geforce", "tesla", "pcie", "sxm"}

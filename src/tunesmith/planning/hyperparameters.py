@@ -9,8 +9,8 @@ import math
 from msgspec import Struct
 
 from tunesmith.planning.figures import compact
-from tunesmith.planning.memory import Method
 from tunesmith.planning.typical import TYPICAL_RANGES
+from tunesmith.planning.workload import Method
 
 STEPS_PER_EPOCH = 25
 """Fewer optimizer steps than this in an epoch learn little: the batch shrinks before it comes to that."""

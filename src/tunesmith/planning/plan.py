@@ -21,16 +21,14 @@ from tunesmith.planning.memory import (
     COMPLETIONS,
     LARGEST_MICRO_BATCH,
     Memory,
-    Method,
-    Workload,
     estimate,
     largest_micro_batch,
     rule_of_thumb,
-    trainable_parameters,
     usable_bytes,
 )
 from tunesmith.planning.shapes import ModelShape, load_shape
 from tunesmith.planning.volume import Volume, plan_volume
+from tunesmith.planning.workload import Method, Workload, trainable_parameters
 from tunesmith.spec import RunSpec, parse_spec
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")

@@ -21,7 +21,7 @@ from tunesmith.models.load import resolve_model
 HUB_SECONDS = 5
 """How long to wait for the hub's answer."""
 
-_VARIANTS = ("-instruct", "-base", "-chat", "-it", "-pt", "-hf")
+_VARIANTS = ("-2507", "-thinking", "-instruct", "-base", "-chat", "-it", "-pt", "-hf")
 
 
 class ModelShape(Struct, frozen=True):

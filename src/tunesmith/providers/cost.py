@@ -5,8 +5,8 @@ import re
 from tunesmith.errors import TunesmithError
 from tunesmith.planning.cost import Cost, Price, costs, load_prices
 from tunesmith.planning.gpus import find_gpu
-from tunesmith.planning.memory import Method
 from tunesmith.planning.shapes import load_shape
+from tunesmith.planning.workload import Method
 from tunesmith.spec import RunSpec
 
 _TABLE_NAMES = {"openai": "openai", "together": "together.ai"}

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import torch
+import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,14 +24,17 @@ from torch.utils._pytree import tree_leaves
 from tunesmith.errors import ModelError
 from tunesmith.evaluation import generate
 from tunesmith.models.quiet import quiet
-from tunesmith.planning.memory import Method, Workload
 from tunesmith.planning.plan import Plan
 from tunesmith.planning.shapes import read_config
+from tunesmith.planning.workload import Method, Workload
 from tunesmith.training import rollouts
 from tunesmith.training.sample_step import build_learner, sample_step
 
 ANSWERED = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.allclose.default, torch.ops.aten.equal.default)
 """Questions about a tensor's numbers, which fakes do not have."""
+
+NO_BACKWARD = -1
+"""The number of the backward pass under way where there is none."""
 
 
 def with_traced_peaks(plan: Plan) -> Plan:
@@ -83,6 +87,20 @@ def _bytes_inside(function: Any, args: tuple[Any, ...]) -> int:
     return 0
 
 
+def _adds_in_place(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether this is autograd's sum of two gradients, into the first of them where that is nobody else's.
+
+    It never does so under a mode such as the tracker's, which sees a new sum instead: that one counts only from the
+    next operation on, when the gradient that it replaces is gone. A view's base is another holder of the storage
+    (`can_accumulate_inplace` in torch/csrc/autograd/input_buffer.cpp), as with the transposed gradient of a head.
+    """
+    backward = torch._C._current_graph_task_id() != NO_BACKWARD
+    if function is not torch.ops.aten.add.Tensor or not backward or torch.is_grad_enabled():
+        return False
+    holders: int = torch._C._storage_Use_Count(args[0].untyped_storage()._cdata)
+    return holders == 2  # the gradient, and the Python object asked for here
+
+
 class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Bytes of all storages alive, and their peak."""
 
@@ -106,11 +124,8 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._hold(leaf.untyped_storage())
-        inside = _bytes_inside(function, args)
-        # Autograd adds gradients in place where nobody else holds them, but never under a mode such as this one: such
-        # a sum counts only from the next operation on, when the gradient that it replaces is gone.
-        if function is not torch.ops.aten.add.Tensor or torch.is_grad_enabled():
-            self.peak = max(self.peak, self._live + inside)
+        if not _adds_in_place(function, args):
+            self.peak = max(self.peak, self._live + _bytes_inside(function, args))
         return result
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
@@ -164,16 +179,19 @@ def _made_up(question: Any, dtype: torch.dtype) -> bool | float | int:
 def _replies_at_once() -> Iterator[None]:
     """Sampling asks after every token whether all have ended, which fakes cannot say.
 
-    One pass over the prompts and one over the replies fill the same cache of keys and values.
+    One pass over the prompts fills the cache of keys and values; it grows to the length of the replies at once, and one
+    pass adds the last token to it.
     """
 
     def sampled(model: Any, _tokenizer: Any, prompts: Sequence[Any], *, max_new_tokens: int, seed: int) -> list[Any]:
         for batch in generate.batches(prompts, max_new_tokens):
             prompt = torch.zeros(len(batch), len(prompts[0]), dtype=torch.long)  # (rows, tokens)
-            reply = torch.zeros(len(batch), max_new_tokens, dtype=torch.long)
             with torch.inference_mode():
                 cache = model(input_ids=prompt, use_cache=True, logits_to_keep=1).past_key_values
-                model(input_ids=reply, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                for layer in cache.layers:
+                    longer = (0, 0, 0, max_new_tokens - 1)  # (rows, heads, tokens, width)
+                    layer.keys, layer.values = (F.pad(part, longer) for part in (layer.keys, layer.values))
+                model(input_ids=prompt[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
         return [[0] * max_new_tokens] * len(prompts)
 
     module: Any = rollouts

@@ -12,8 +12,9 @@ import msgspec
 import torch
 
 from tunesmith.errors import ModelError
-from tunesmith.planning.memory import Method, Workload, estimate, usable_bytes
+from tunesmith.planning.memory import estimate, usable_bytes
 from tunesmith.planning.shapes import load_shape
+from tunesmith.planning.workload import Method, Workload
 from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec
 from tunesmith.training.batches import Example
 
@@ -39,6 +40,7 @@ def wants_checkpointing(
         length=tokens + replies,
         precision="bf16" if bf16 else "fp32",
         rank=spec.adapter.r,
+        virtual_tokens=spec.adapter.virtual_tokens,
     )
     without = estimate(shape, _method(spec), work).total
     needed = without > room

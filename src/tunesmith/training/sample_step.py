@@ -14,8 +14,10 @@ from torch import nn
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.models.adapters import attach
 from tunesmith.models.load import stay_differentiable
-from tunesmith.planning.memory import COMPLETIONS, VIRTUAL_TOKENS, Method, Workload
+from tunesmith.planning.memory import COMPLETIONS
+from tunesmith.planning.workload import Method, Workload
 from tunesmith.spec import AdapterSpec, GrpoSpec, PpoSpec
+from tunesmith.training import ranks
 from tunesmith.training.batches import Example, Row
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.objectives.dpo import Dpo
@@ -26,6 +28,7 @@ from tunesmith.training.preference import Pair
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
 from tunesmith.training.rollouts import Policy
+from tunesmith.training.sharding import shard
 from tunesmith.training.token_loss import TokenLoss
 
 if TYPE_CHECKING:
@@ -56,10 +59,12 @@ def build_learner(config: dict[str, Any], method: Method, work: Workload) -> Lea
 
 
 def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[], object]:
-    """What trains `learner` by `method` for one step, in `MICRO_BATCHES` micro-batches of `work`."""
+    """What trains `learner` by `method` for one step, in `MICRO_BATCHES` micro-batches of `work` on each rank."""
     model = learner.model
     objective = _objective(learner, method, work)
     objective.reads_forest = False
+    if method == "full" and ranks.count() > 1:  # as `wants_sharding` has it
+        shard(model)
     learning: nn.Module = model
     if isinstance(objective, Ppo):
         learning = nn.ModuleDict({"policy": model, "value_head": objective.value_head})
@@ -96,7 +101,7 @@ def _adapter(method: Method, work: Workload) -> AdapterSpec:
         case "full":
             return AdapterSpec(kind="full")
         case "prefix" | "prompt":
-            return AdapterSpec(kind=method, virtual_tokens=VIRTUAL_TOKENS)
+            return AdapterSpec(kind=method, virtual_tokens=work.virtual_tokens)
         case "qlora":
             return AdapterSpec(kind="qlora", r=work.rank)
         case _:
@@ -126,7 +131,7 @@ def _examples(method: Method, work: Workload, vocabulary: int) -> Sequence[Examp
     def row() -> Row:
         return Row(random.integers(0, vocabulary, work.length, dtype=np.int32), supervised)
 
-    count = MICRO_BATCHES * work.rows
+    count = MICRO_BATCHES * work.rows * ranks.count()
     match method:
         case "dpo":
             return [Pair(row(), row(), (-1.0, -1.0)) for _ in range(count)]

@@ -162,6 +162,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
             losses[chunk] = _losses_and_slopes(logits, targets[chunk])
             if gradient is not None:
                 gradient[chunk] = logits.to(weight.dtype) @ weight
+            del logits  # before the next chunk's are made
         ctx.save_for_backward(gradient)
         return losses
 

@@ -1,0 +1,162 @@
+"""What one forward and backward pass holds beside the weights: what autograd keeps, and what comes on top for a moment.
+
+A Llama-like block is counted tensor by tensor, with fused attention (no matrix of attention weights); each term says
+which tensor it is. After Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198), counted anew for gated blocks with
+RMS norms and for adapters. All sizes are bytes.
+"""
+
+import msgspec
+
+from tunesmith.planning.shapes import ModelShape
+from tunesmith.planning.workload import Method, Workload, trainable_parameters
+
+FAST_NORMS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Architectures whose norms are the engine's own (`training/fast_layers.py`)."""
+
+CHUNK_LOGITS = 2**24
+"""Logits that the engine's loss holds at once."""
+
+CACHED_LOGITS = 2**20
+"""Of these, those turned to fp32 at once on a CPU."""
+
+SAMPLED_ROWS, SAMPLED_TOKENS = 64, 16384
+"""Replies, and cells of their cache, that are sampled at once."""
+
+READ_TOKENS = 4096
+"""Tokens of replies that are read at once for their log-probabilities."""
+
+
+def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Bytes per token that autograd keeps for one layer."""
+    width, fast = work.width, fast_norms(shape, work)
+    kept = 2 if fast and width == 2 and method != "full" else 4  # the engine's keep their input as it came
+    norms = kept * shape.norm_width + 8  # others in fp32, in which all compute; and its scale
+    attention = width * 2 * (shape.query_width + shape.kv_width) + 4 * shape.heads  # q, k, v, output; log-sum-exp
+    mlp = 3 * width * shape.ffn_width  # gate, its activation, up
+    frozen = norms + attention + mlp
+    if shape.fused:  # the value is a view that keeps query and key as they were before rotation
+        frozen += width * (shape.query_width + shape.kv_width)
+    if method in ("prefix", "prompt"):
+        return frozen  # a product with a frozen matrix keeps nothing
+    if shape.fused and not (method == "qlora" and width == 2):
+        frozen += width * shape.query_width  # attention's output lies as its query does, and is copied for o_proj
+    if method == "full":
+        normed = 0 if fast else 4 * shape.norm_width  # a trained norm keeps what it scales
+        if width == 4:
+            return frozen + normed + width * (2 * shape.hidden + shape.ffn_width)
+        # Under autocast each of q, k, v and gate, up casts the norm's output for itself.
+        return frozen + normed + width * (5 * shape.hidden + shape.ffn_width)
+    low_rank = width * work.rank * shape.linear_layers // shape.layers
+    if method == "qlora" and width == 2:  # PEFT casts each adapted layer's input for itself
+        return frozen + low_rank + 2 * shape.linear_inputs // shape.layers
+    return frozen + low_rank + width * (2 * shape.hidden + shape.ffn_width)  # of q/k/v, of gate/up, of down
+
+
+def prefix_bytes(shape: ModelShape, work: Workload) -> int:
+    """What a prefix adds to a layer: its keys and values, a mask, and with a mask keys are repeated for their heads."""
+    reach = work.length + work.virtual_tokens
+    width = work.width
+    keys = 2 * width * work.rows * (shape.query_width * reach - shape.kv_width * work.length)
+    return keys + width * work.tokens * reach
+
+
+def fast_norms(shape: ModelShape, work: Workload) -> bool:
+    """Whether norms are the engine's own: on a CPU, where one process holds the model."""
+    return shape.family in FAST_NORMS and work.device == "cpu" and work.ranks == 1
+
+
+def _fast_lora(method: Method) -> bool:
+    """Whether the engine's own LoRA layer runs: it takes any but a 4-bit base."""
+    return method in ("lora", "dpo", "grpo", "ppo")
+
+
+def residual_width(method: Method, work: Workload) -> int:
+    """Bytes of a number in the residual stream: fp32 where the embedding is."""
+    return 4 if method == "full" else work.width
+
+
+def cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Copies of weights that learn, kept for the backward pass: autocast's in bf16, and LoRA's scaled B."""
+    if work.precision == "bf16":
+        if method == "full":
+            return 2 * shape.linear_weights
+        return 2 * trainable_parameters(shape, method, work.rank, work.virtual_tokens)
+    return 4 * work.rank * shape.linear_outputs if _fast_lora(method) else 0
+
+
+def end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Kept past the last layer: the final norm's input and output, and the hidden states that the head reads."""
+    width = residual_width(method, work)
+    if fast_norms(shape, work):
+        norm = work.tokens * shape.hidden * width
+    else:
+        norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
+    if method == "prompt":  # the embeddings without the virtual tokens, and the last states without theirs
+        norm += 2 * work.tokens * shape.hidden * width
+    return norm + work.supervised * shape.hidden * width
+
+
+def _chunk(shape: ModelShape, work: Workload) -> int:
+    """Logits that the engine's loss holds at once."""
+    return min(work.supervised, max(1, CHUNK_LOGITS // shape.vocabulary)) * shape.vocabulary
+
+
+def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Logits, and in fp32 their softmax; a frozen head's loss makes its gradient here, too."""
+    logits = _chunk(shape, work)
+    if method != "full":
+        width, softmax = work.width, 4 * logits
+        if work.device == "cpu":  # a part at a time, which softmax turns to fp32 in a copy of its own
+            softmax = (4 if width == 4 else 8) * min(logits, CACHED_LOGITS)
+        return width * logits + softmax + work.supervised * shape.hidden * width
+    return 8 * logits + (2 * shape.vocabulary * shape.hidden if work.precision == "bf16" else 0)
+
+
+def logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """The fuller of the head's two passes."""
+    if method != "full":
+        return forward_logit_bytes(shape, method, work)
+    logits, matrix = _chunk(shape, work), shape.vocabulary * shape.hidden
+    several = logits < work.supervised * shape.vocabulary
+    summed = 4 * matrix if several else 0  # the matrix' gradient by the chunks before
+    if work.width == 2:
+        # The cast matrix beside log-softmax, its gradient and the logits' gradient; or the gradient and its cast.
+        return summed + max(2 * matrix + 12 * logits, 6 * matrix)
+    # The second chunk's sum is a new matrix: the first's gradient is a view, which autograd does not add to in place.
+    return summed + max(12 * logits, 4 * logits + 4 * matrix + summed)
+
+
+def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """The widest moment of a layer's backward pass: feed-forward gradients beside the residual stream's."""
+    width = work.width
+    # A frozen product leaves its input's gradient beside those of its factors; autocast casts gradients to and fro.
+    wide = 1 if _fast_lora(method) or (width == 4 and method in ("full", "qlora")) else 3
+    gradients = work.tokens * (wide * width * shape.ffn_width + 2 * residual_width(method, work) * shape.hidden)
+    if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
+        gradients += 4 * shape.vocabulary * shape.hidden
+    return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
+
+
+def update_bytes(shape: ModelShape, work: Workload) -> int:
+    """The embedding's gradient, and beside it that of the head it is tied to.
+
+    In fp32 the head's is a view, unless it is a sum of several chunks' already: their sum is a third matrix.
+    """
+    several = _chunk(shape, work) < work.supervised * shape.vocabulary
+    matrices = 1 if not shape.tied else 2 if work.precision == "bf16" or several else 3
+    return 4 * shape.vocabulary * shape.hidden * matrices
+
+
+def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
+    width = work.width
+    layer = 4 * width * (shape.ffn_width + shape.hidden)  # of a token, where nothing is kept
+    rows = max(1, min(work.rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
+    cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
+    prompts = rows * (work.length - round(work.length * work.supervised_share))
+    sampling = cache + max(prompts * layer, rows * shape.vocabulary * 12)  # the last logits, sorted out in fp32
+    read = msgspec.structs.replace(
+        work, rows=max(1, min(work.rollouts, READ_TOKENS // work.length)), checkpointing=False
+    )
+    reading = read.tokens * shape.hidden * 4 + max(read.tokens * layer, forward_logit_bytes(shape, method, read))
+    return max(sampling, reading)
