@@ -28,7 +28,8 @@ def test_both_engines_are_measured_on_the_same_rows(case: str) -> None:
     pytest.importorskip("trl")
     result = bench(against="trl", cases=[case], steps=1, rounds=1, shape=TINY)
     ours, theirs = result.lines
-    assert (ours.engine, theirs.engine) == ("Tunesmith", "TRL, default settings")
+    assert ours.engine == "Tunesmith"
+    assert theirs.engine.startswith("TRL, default settings")
     assert min(ours.tokens_per_second, theirs.tokens_per_second, ours.peak_bytes, theirs.peak_bytes) > 0
     assert theirs.times_faster == pytest.approx(ours.tokens_per_second / theirs.tokens_per_second)
     assert ours.times_faster is None

@@ -16,6 +16,6 @@ def test_what_the_spec_says_is_done() -> None:
 def test_auto_is_bf16_where_the_processor_has_it_and_the_model_is_wide_enough(
     fast: bool, smallest: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "multiplies_bf16_fast", lambda: fast)
+    monkeypatch.setattr(precision, "multiplies_bf16_fast", lambda _: fast)
     monkeypatch.setattr(precision, "SMALLEST_BF16_WIDTH", smallest)
     assert use_bf16("auto", "embedded", CPU) == expected

@@ -43,4 +43,4 @@ def command(against: str | None, cases: tuple[str, ...], steps: int, rounds: int
     out.print(table)
     ceiling = max(line.ceiling_flops for line in result.lines)
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    out.print(f"{result.threads} threads; bf16 matrix ceiling {ceiling / 1e9:,.0f} GFLOP/s; {versions}", soft_wrap=True)
+    out.print(f"{result.threads} threads; matrix ceiling {ceiling / 1e9:,.0f} GFLOP/s; {versions}", soft_wrap=True)

@@ -59,15 +59,15 @@ class Work(Struct, frozen=True):
 class Measured(Struct, frozen=True):
     """Per step: seconds, tokens and supervised tokens, warm-up left out; and the process's peak memory in bytes.
 
-    `ceiling_bf16` and `ceiling_fp32` are the operations a second of one large matrix product, measured afterwards.
+    `ceiling` is the operations a second of one large matrix product in the precision that is fastest here, measured
+    afterwards.
     """
 
     seconds: list[float]
     tokens: list[int]
     supervised: list[int]
     peak_bytes: int
-    ceiling_bf16: float
-    ceiling_fp32: float
+    ceiling: float
 
 
 class Line(Struct, frozen=True):
@@ -103,16 +103,13 @@ CASES: dict[str, dict[str, Any]] = {
 """`sft`: rows of mixed lengths; `shared`: rows behind one 512-token system prompt; `dpo`: pairs, the reference's pass
 over them included; `full`: all parameters learn."""
 
+IN_FP32: dict[str, Any] = {"bf16": False, "model_init_kwargs": {"dtype": "float32"}}
+
 TRL_TUNED: dict[str, dict[str, Any]] = {
-    "fp32": {"bf16": False, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
+    "fp32": IN_FP32 | {"per_device_train_batch_size": 4},
     "bf16": {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}, "per_device_train_batch_size": 4},
     "bf16 autocast": {"bf16": True, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
-    "fp32, chunked loss": {
-        "bf16": False,
-        "model_init_kwargs": {"dtype": "float32"},
-        "per_device_train_batch_size": 4,
-        "loss_type": "chunked_nll",
-    },
+    "fp32, chunked loss": IN_FP32 | {"per_device_train_batch_size": 4, "loss_type": "chunked_nll"},
 }
 """What a person can turn on in TRL for speed on a CPU, each without checkpointing and with rows grouped by length.
 
@@ -182,15 +179,23 @@ def _write_model(folder: Path, shape: dict[str, Any]) -> dict[str, int]:
 
 
 def _trl(work: Work) -> dict[str, Work]:
-    default = replace(work, engine="trl")
+    """TRL's default is bf16; where that is emulated, it takes many times as long as fp32, which nobody waits for."""
+    from accelerate import PartialState
+
+    from tunesmith.training.precision import multiplies_bf16_fast
+
+    bf16 = multiplies_bf16_fast(PartialState().device)
+    name, settings = ("default settings", {}) if bf16 else ("default settings in fp32", IN_FP32)
+    default = {f"TRL, {name}": replace(work, engine="trl", settings=settings)}
     if work.adapter == "full" or work.objective == "dpo" or work.shared:
-        return {"TRL, default settings": default}
+        return default
     tuned = {"gradient_checkpointing": False}
-    return {"TRL, default settings": default} | {
+    return default | {
         f"TRL, {name}, no checkpointing, grouped by length": replace(
-            default, group_by_length=True, settings=tuned | settings
+            work, engine="trl", group_by_length=True, settings=tuned | settings
         )
         for name, settings in TRL_TUNED.items()
+        if bf16 or not settings["bf16"]
     }
 
 
@@ -211,7 +216,7 @@ def _measure(work: Work) -> Measured:
 def _line(case: str, name: str, measured: dict[str, list[Measured]], matrices: dict[str, int]) -> Line:
     runs = measured[name]
     seconds = [second for run in runs for second in run.seconds]
-    ceiling = max(run.ceiling_bf16 for run in runs)
+    ceiling = max(run.ceiling for run in runs)
     ours = measured["Tunesmith"]
     ratios = [_rate(mine) / _rate(theirs) for mine, theirs in zip(ours, runs, strict=True)]
     return Line(
@@ -231,13 +236,13 @@ def _rate(run: Measured) -> float:
 
 
 def _share(run: Measured, matrices: dict[str, int]) -> float:
-    """Of the matrix ceiling (the faster of bf16 and fp32): 4 operations per frozen matrix weight and token.
+    """Of the matrix ceiling: 4 operations per frozen matrix weight and token.
 
     Two for the forward product and two for the input's gradient, per token in the layers and per supervised token in
     the head. A token that is shared counts in every row that it belongs to: it is work that was asked for.
     """
     work = 4 * (matrices["layers"] * sum(run.tokens) + matrices["head"] * sum(run.supervised))
-    return work / sum(run.seconds) / max(run.ceiling_bf16, run.ceiling_fp32)
+    return work / sum(run.seconds) / run.ceiling
 
 
 def _versions(against: str | None) -> dict[str, str]:

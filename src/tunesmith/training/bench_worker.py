@@ -17,6 +17,7 @@ import torch
 
 from tunesmith.training.batches import E, Example, Row
 from tunesmith.training.bench import RANK, Measured, Work
+from tunesmith.training.precision import multiplies_bf16_fast
 from tunesmith.training.preference import Pair
 
 CEILING_SIZE = 2048
@@ -33,19 +34,23 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
-    measured = Measured(seconds, tokens, supervised, peak, ceiling(torch.bfloat16), ceiling(torch.float32))
+    measured = Measured(seconds, tokens, supervised, peak, ceiling())
     sys.stdout.write("\n" + msgspec.json.encode(measured).decode() + "\n")
 
 
-def ceiling(dtype: torch.dtype) -> float:
-    """Floating-point operations a second that the device reaches in one large matrix product."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def ceiling() -> float:
+    """Floating-point operations a second that the device reaches in one large matrix product.
+
+    In bf16 where the device has instructions for it; emulated, the product takes minutes.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if multiplies_bf16_fast(device) else torch.float32
     matrix = torch.randn(CEILING_SIZE, CEILING_SIZE, device=device, dtype=dtype)
     fastest = float("inf")
     for _ in range(CEILING_TRIES):
         started = time.perf_counter()
         torch.mm(matrix, matrix)
-        if device == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
     return 2 * CEILING_SIZE**3 / fastest

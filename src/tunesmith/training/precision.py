@@ -19,14 +19,17 @@ def use_bf16(precision: Literal["auto", "fp32", "bf16"], model: str, device: tor
     """Whether to compute in bf16 what `precision` asks for, for `model` (as in the spec) on `device`."""
     if precision != "auto":
         return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not multiplies_bf16_fast():
-        return False
+    if device.type == "cuda" or not multiplies_bf16_fast(device):
+        return multiplies_bf16_fast(device)
     config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False).get_text_config()
     return int(getattr(config, "hidden_size", 0)) >= SMALLEST_BF16_WIDTH
 
 
-def multiplies_bf16_fast() -> bool:
-    """Whether this CPU has bf16 matrix instructions (AVX-512 BF16 or AMX); otherwise bf16 is emulated, and slower."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def multiplies_bf16_fast(device: torch.device) -> bool:
+    """Whether it has bf16 matrix instructions (a CPU: AVX-512 BF16 or AMX); otherwise bf16 is emulated, and slower."""
+    match device.type:
+        case "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        case "cpu":
+            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
