@@ -99,8 +99,11 @@ def token_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> list[Tensor]:
 
 
 def row_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> Tensor:
-    """Log-probability of each row's supervised tokens, summed, without a gradient; fp32 (rows,)."""
-    return torch.stack([logps.sum() for logps in token_logps(token_loss, rows)])
+    """Log-probability of each row's supervised tokens, without a gradient; fp64 (rows,) on the CPU.
+
+    Their differences are small beside them: summed in fp32, how rows are cut would show.
+    """
+    return torch.stack([logps.cpu().sum(dtype=torch.float64) for logps in token_logps(token_loss, rows)])
 
 
 @dataclass(frozen=True)
