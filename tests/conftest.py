@@ -20,12 +20,12 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium as the system has it; `make browser` installs it.
+    """Headless Chromium as the system has it; `make system` installs it.
 
     One per module: Playwright keeps an event loop running in its thread, which other modules' asyncio would trip over.
     """
     if CHROMIUM is None:
-        pytest.skip("no Chromium: `make browser` installs it")
+        pytest.skip("no Chromium: `make system` installs it")
     with sync_playwright() as playwright:
         # A container's /dev/shm is small, and the sandbox needs rights that root in a container lacks.
         launched = playwright.chromium.launch(

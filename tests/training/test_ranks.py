@@ -30,7 +30,15 @@ def curve(run: RunFolder) -> list[float]:
 
 
 def measures(run: RunFolder) -> list[dict[str, float]]:
-    return [event.measures for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+    """The measures of each step and evaluation, without the accuracy of those that tell no pair apart.
+
+    Before the first update policy and reference are equal: which of two rewards is larger is the rounding's choice.
+    """
+    told = [event.measures for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+    for values in told:
+        if all(abs(values.get(f"rewards/{reply}", 1.0)) < 1e-5 for reply in ("chosen", "rejected")):
+            del values["rewards/accuracies"]
+    return told
 
 
 def trained(run: RunFolder) -> dict[str, torch.Tensor]:

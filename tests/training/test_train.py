@@ -38,7 +38,8 @@ def read_events(run: RunFolder) -> list[Event]:
 def test_bf16_trains_as_fp32_does_up_to_its_rounding(kind: str, tickets: Path, tmp_path: Path) -> None:
     curves = []
     for precision in ("fp32", "bf16"):
-        training = {"steps": 3, "epochs": None, "precision": precision, "learning_rate": 2e-5}
+        # A larger rate lets Adam's signs amplify the rounding, by more or less as the processor's products are summed.
+        training = {"steps": 3, "epochs": None, "precision": precision, "learning_rate": 1e-5}
         spec = make_spec(tickets, tmp_path / precision, adapter={"kind": kind}, training=training)
         curves.append([event.loss for event in read_events(train(spec).run) if isinstance(event, StepEvent)])
     assert curves[1] == pytest.approx(curves[0], rel=0.02)
