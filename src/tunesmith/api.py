@@ -176,14 +176,16 @@ def train(
     and the first writes and speaks.
     Raises SpecError, DataError, ModelError, StorageError or TrainingError, each saying how to mend it.
     """
-    with heavy_imports():
-        from tunesmith.training.run import train as run_training
+    from tunesmith.training.output import check_output
 
     if not isinstance(spec, RunSpec):
         spec = load_spec(Path(spec))
     if not first_process():
-        return run_training(spec, resume=resume)
+        return _training()(spec, resume=resume)
+    # What can be known without the training libraries is said before the seconds that their import takes.
+    check_output(RunFolder(Path(spec.output)), spec, resume=resume)
     findings, expected = _known_before(spec)
+    run_training = _training()
     if on == "ray":
         from tunesmith.training.on_ray import train_on_ray
 
@@ -453,6 +455,13 @@ def _write_pages(run: RunFolder) -> None:
 
     write_card(run)
     write_report(run)
+
+
+def _training() -> Callable[..., RunResult]:
+    """`train` of this process, with what it needs."""
+    with heavy_imports():
+        from tunesmith.training.run import train as run_training
+    return run_training
 
 
 def _known_before(spec: RunSpec) -> tuple[bytes, bytes]:

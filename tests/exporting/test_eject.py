@@ -95,19 +95,31 @@ def test_rows_to_replay_that_the_script_cannot_mix_are_refused_with_the_way_out(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "adapter"), [("sft", "lora"), ("dpo", "lora"), ("reward", "full"), ("grpo", "lora")])
-def test_the_script_trains(name: str, adapter: str, tmp_path: Path) -> None:
+def test_the_scripts_train(tmp_path: Path) -> None:
+    """One after another in a process of their own, which imports TRL once and nothing of ours."""
     pytest.importorskip("trl")
-    run = replaying_run(tmp_path) if name == "sft" else make_objective_run(tmp_path, name, adapter)
-    script = tmp_path / "train.py"
-    script.write_text(eject(run))
+    objectives = {"sft": "lora", "dpo": "lora", "reward": "full", "grpo": "lora"}
+    for name, adapter in objectives.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        run = replaying_run(folder) if name == "sft" else make_objective_run(folder, name, adapter)
+        (folder / "train.py").write_text(eject(run))
+    scripts = (
+        "import os, runpy, sys\nfor folder in sys.argv[1:]:\n    os.chdir(folder)\n    runpy.run_path('train.py')\n"
+    )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-c", f"{scripts}assert 'tunesmith' not in sys.modules"]
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False, cwd=tmp_path
+        [*command, *(str(tmp_path / name) for name in objectives)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    weights = "model.safetensors" if adapter == "full" else "adapter_model.safetensors"
-    assert (tmp_path / "run-trl" / weights).is_file()
+    for name, adapter in objectives.items():
+        weights = "model.safetensors" if adapter == "full" else "adapter_model.safetensors"
+        assert (tmp_path / name / "run-trl" / weights).is_file()
 
 
 def test_rows_that_trl_does_not_read_are_refused_with_the_way_out(tmp_path: Path) -> None:

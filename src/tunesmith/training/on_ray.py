@@ -23,7 +23,8 @@ from tunesmith.storage import write_bytes
 from tunesmith.training import ranks
 from tunesmith.training.events import read_events
 from tunesmith.training.messages import Failed, Finished, decode, encode
-from tunesmith.training.run import RunResult, TrainObserver, check_output, train
+from tunesmith.training.output import check_output
+from tunesmith.training.run import RunResult, TrainObserver, train
 
 RESTARTS = 3
 """How often lost workers are brought back before the run is given up."""

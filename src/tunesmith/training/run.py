@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import yaml
 from peft import PeftModel
 
 from tunesmith import storage
@@ -34,6 +33,7 @@ from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
 from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
+from tunesmith.training.output import check_output
 from tunesmith.training.precision import use_bf16
 from tunesmith.training.recompute import wants_checkpointing
 from tunesmith.training.reference import with_reference
@@ -236,30 +236,6 @@ def _resumable(checkpoints: Checkpoints) -> Iterator[None]:
         safe = checkpoints.latest()
         kept = "nothing of the run is kept yet" if safe is None else f"the run is whole up to step {safe.step}"
         raise StorageError(f"{error}; {kept}, go on with --resume") from error
-
-
-def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
-    """Raise RunError, SpecError or StorageError when the run can neither start nor go on in its folder."""
-    if run.spec.exists() and not resume:
-        raise RunError(f"output {run.root}: already holds a run; go on with --resume, or choose another output")
-    if resume:
-        changed = _changed_keys(run.load_spec(), spec)
-        if changed:
-            raise SpecError(
-                f"{changed[0]} is not what the run was started with; resume with its own spec: "
-                f"tunesmith train {run.spec} --resume"
-            )
-    storage.must_be_writable(run.root)
-
-
-def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
-    """Keys whose values differ, `output` aside: a run folder may be moved."""
-    was, wanted = (yaml.safe_load(dump_spec(spec)) for spec in (before, now))
-    changed = ["model"] if was["model"] != wanted["model"] else []
-    for section in ("data", "adapter", "objective", "training"):
-        keys = dict.fromkeys((*was[section], *wanted[section]))
-        changed += [f"{section}.{key}" for key in keys if was[section].get(key) != wanted[section].get(key)]
-    return changed
 
 
 def _use_bf16(spec: RunSpec, device: torch.device) -> bool:

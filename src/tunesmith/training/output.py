@@ -1,0 +1,32 @@
+"""Whether a run can start, or go on, in its output folder: asked before anything that costs time."""
+
+import yaml
+
+from tunesmith import storage
+from tunesmith.errors import RunError, SpecError
+from tunesmith.run_folder import RunFolder
+from tunesmith.spec import RunSpec, dump_spec
+
+
+def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
+    """Raise RunError, SpecError or StorageError when the run can neither start nor go on in its folder."""
+    if run.spec.exists() and not resume:
+        raise RunError(f"output {run.root}: already holds a run; go on with --resume, or choose another output")
+    if resume:
+        changed = _changed_keys(run.load_spec(), spec)
+        if changed:
+            raise SpecError(
+                f"{changed[0]} is not what the run was started with; resume with its own spec: "
+                f"tunesmith train {run.spec} --resume"
+            )
+    storage.must_be_writable(run.root)
+
+
+def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
+    """Keys whose values differ, `output` aside: a run folder may be moved."""
+    was, wanted = (yaml.safe_load(dump_spec(spec)) for spec in (before, now))
+    changed = ["model"] if was["model"] != wanted["model"] else []
+    for section in ("data", "adapter", "objective", "training"):
+        keys = dict.fromkeys((*was[section], *wanted[section]))
+        changed += [f"{section}.{key}" for key in keys if was[section].get(key) != wanted[section].get(key)]
+    return changed
