@@ -9,7 +9,7 @@ import re
 from ftfy.badness import is_bad
 
 from tunesmith.quality.check import Row, quote
-from tunesmith.quality.language import language
+from tunesmith.quality.language import at_sight, both_english, language
 from tunesmith.quality.signs import signs_in
 from tunesmith.quality.task import CODE, parses
 
@@ -104,9 +104,16 @@ def echo(row: Row, output: str) -> str | None:
     return None
 
 
-def other_language(row: Row, output: str) -> str | None:
-    """An answer in another language than the question's."""
-    said, asked = language(output), None
-    if said is None or (asked := language(row.input)) is None or said == asked:
+def may_differ_in_language(asked: str, said: str) -> bool:
+    """Whether an answer may be in another language than its question, as far as can be told without a model."""
+    if both_english(asked, said) or (answered := at_sight(said)) == "":
+        return False
+    return (question := at_sight(asked)) != "" and (answered is None or answered != question)
+
+
+def other_language(asked: str, said: str) -> str | None:
+    """The languages of a question and its answer, where they are certain and differ."""
+    answered = language(said)
+    if answered is None or (question := language(asked)) is None or answered == question:
         return None
-    return f"asked in {asked}, answered in {said}: {quote(output)}"
+    return f"asked in {question}, answered in {answered}"

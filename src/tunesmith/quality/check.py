@@ -167,11 +167,18 @@ class Flags:
         if len(self.shown) < SHOWN_ROWS:
             self.shown.append(Flag(row.index, row.where, note if isinstance(note, str) else note()))
 
+    def add(self, flag: Flag) -> None:
+        """Count the row of `flag`."""
+        self.count += 1
+        if len(self.shown) < SHOWN_ROWS:
+            self.shown.append(flag)
+
     def extend(self, flags: "Flags", note: str | None = None) -> None:
-        """Gather another batch's flags, with `note` in place of theirs if given."""
-        kept = flags.shown[: SHOWN_ROWS - len(self.shown)]
+        """Gather flags of other rows, before or behind these, with `note` in place of theirs if given."""
         self.count += flags.count
-        self.shown += kept if note is None else [Flag(flag.index, flag.where, note) for flag in kept]
+        if flags.shown:
+            more = flags.shown if note is None else [Flag(flag.index, flag.where, note) for flag in flags.shown]
+            self.shown = sorted([*self.shown, *more], key=lambda flag: flag.index)[:SHOWN_ROWS]
 
     def notes(self) -> tuple[RowNote, ...]:
         """The kept flags as a finding shows them."""

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from tunesmith.quality import blemishes
 from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, clean_command, distribution, quote, share
+from tunesmith.quality.language import compared
 from tunesmith.quality.report import Finding
 from tunesmith.quality.task import json_value, unfenced
 
@@ -55,8 +57,13 @@ RULES: dict[str, Callable[[Row, str], str | None]] = {
     "mojibake": blemishes.mojibake,
     "refusals": blemishes.refusal,
     "echo": blemishes.echo,
-    "language": blemishes.other_language,
 }
+
+DOUBTS_HANDED_OVER = 0.05
+"""Up to this share of rows whose language is in doubt, the parent judges them: loading the model costs a worker more."""
+
+MOST_DOUBTS = 10_000
+"""Doubts held at once, about half a kilobyte each."""
 
 
 class Told(Struct, frozen=True):
@@ -80,6 +87,16 @@ KINDS = {
 }
 
 
+class Doubt(Struct, frozen=True):
+    """A row whose answer may be in another language than its question: only a model can say."""
+
+    flag: Flag
+    """The output, quoted."""
+    asked: str
+    said: str
+    """As much as tells their languages."""
+
+
 class OutputFacts(Struct):
     """What one batch adds. `prose` and `closed` count the long outputs in prose and those that end a sentence."""
 
@@ -89,6 +106,7 @@ class OutputFacts(Struct):
     prose: int = 0
     closed: int = 0
     json: int = 0
+    doubts: list[Doubt] = field(default_factory=list)
 
 
 class OutputsCheck:
@@ -99,6 +117,7 @@ class OutputsCheck:
         self._keys: defaultdict[tuple[str, ...], Flags] = defaultdict(Flags)
         self._lengths: list[Lengths] = []
         self._prose = self._closed = self._json = 0
+        self._doubts: list[Doubt] = []
 
     def observe(self, rows: Sequence[Row]) -> OutputFacts:
         """Look at each output of a batch."""
@@ -112,6 +131,11 @@ class OutputsCheck:
                     facts.flags[kind].flag(row, note)
             if not _observe_json(facts, row, output):
                 _observe_ending(facts, row, output)
+            if blemishes.may_differ_in_language(row.input, output):
+                flag = Flag(row.index, row.where, quote(output))
+                facts.doubts.append(Doubt(flag, compared(row.input), compared(output)))
+        if len(facts.doubts) > DOUBTS_HANDED_OVER * len(rows):
+            facts.flags["language"], facts.doubts = _in_other_languages(facts.doubts), []
         return facts
 
     def add(self, observed: OutputFacts) -> None:
@@ -124,11 +148,15 @@ class OutputsCheck:
         self._prose += observed.prose
         self._closed += observed.closed
         self._json += observed.json
+        self._doubts += observed.doubts
+        if len(self._doubts) >= MOST_DOUBTS:
+            self._judge_doubts()
 
     def findings(self, profile: Profile) -> tuple[Finding, ...]:
         """One finding per kind of blemish; a single pass when there is none."""
         rows = len(profile.rows)
         lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
+        self._judge_doubts()
         found = self._flags | {"length": _outliers(lengths, profile), "keys": self._odd_keys()}
         if self._closed < CLOSED_SHARE * self._prose:
             del found["cut off"]
@@ -138,6 +166,10 @@ class OutputsCheck:
         told = [finding for finding in told if finding.count <= max(STYLE_SHARE * rows, 1)]
         facts = {"characters": distribution(lengths)}
         return tuple(told) or (Finding("outputs", "pass", f"no blemish in {rows:,} outputs", facts=facts),)
+
+    def _judge_doubts(self) -> None:
+        self._flags["language"].extend(_in_other_languages(self._doubts))
+        self._doubts = []
 
     def _odd_keys(self) -> Flags:
         odd = Flags()
@@ -181,6 +213,15 @@ def _observe_ending(facts: OutputFacts, row: Row, output: str) -> None:
 def _calls_tool(row: Row) -> bool:
     messages = row.conversation.messages
     return bool(messages and messages[-1].tool_calls)
+
+
+def _in_other_languages(doubts: Sequence[Doubt]) -> Flags:
+    """The rows that do answer in another language."""
+    flags = Flags()
+    for doubt in doubts:
+        if (note := blemishes.other_language(doubt.asked, doubt.said)) is not None:
+            flags.add(msgspec.structs.replace(doubt.flag, note=f"{note}: {doubt.flag.note}"))
+    return flags
 
 
 def _outliers(lengths: Lengths, profile: Profile) -> Flags:
