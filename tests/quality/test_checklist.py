@@ -141,7 +141,7 @@ def test_rows_of_several_formats_are_a_finding_with_the_command_that_makes_them_
 
 
 def test_judging_side_by_side_gives_the_same_report(monkeypatch: pytest.MonkeyPatch, report: CheckReport) -> None:
-    monkeypatch.setattr("tunesmith.quality.checklist.WORKERS_FROM_ROWS", 100)
-    monkeypatch.setattr("tunesmith.quality.checklist.BATCH_ROWS", 50)
+    monkeypatch.setattr("tunesmith.quality.checklist.APART_FROM_ROWS", 100)
+    monkeypatch.setattr("tunesmith.dataset.containers.json_lines.ROWS_TOGETHER", 50)
     beside = tunesmith.check([sample("dirty")], eval_file=sample("tickets"))
     assert beside.findings == report.findings

@@ -7,9 +7,12 @@ for finding the line and column of the field, by walking its text again.
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunesmith.dataset.containers import read_records
+from msgspec import Struct
+
+from tunesmith.dataset.containers import json_lines, read_container
+from tunesmith.dataset.containers.json_lines import ROWS_TOGETHER
 from tunesmith.dataset.containers.json_text import locate
-from tunesmith.dataset.containers.record import Record
+from tunesmith.dataset.containers.record import Lines, Record
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Source
 from tunesmith.dataset.formats import FORMATS, detect, find_format
 from tunesmith.dataset.formats.fields import Problem, Problems, describe, dotted
@@ -20,6 +23,18 @@ EXPECTED_ROW = (
 )
 
 
+class Block(Struct, frozen=True):
+    """Some rows of a file that follow each other, decoded as little as reading the file needs.
+
+    `number` is the first row's in the file, from 1, and `rows` how many there are, readable or not.
+    """
+
+    file: str
+    number: int
+    rows: int
+    content: Lines | list[Record]
+
+
 def read(path: str | Path, *, format: str | None = None) -> Iterator[Conversation | BrokenRow]:  # noqa: A002
     """Stream the rows of a data file (`-` is standard input); a row with several mistakes gives several BrokenRows.
 
@@ -28,14 +43,42 @@ def read(path: str | Path, *, format: str | None = None) -> Iterator[Conversatio
     """
     if format is not None:
         find_format(format)
+    for block in read_blocks(path):
+        yield from rows_of(block, format)
+
+
+def read_blocks(path: str | Path) -> Iterator[Block]:
+    """The rows of a data file as blocks, which `rows_of` reads, here or in another process. Raises DataError."""
     name = "stdin" if str(path) == "-" else str(path)
-    for number, record in enumerate(read_records(path), 1):
+    number = 1
+    records: list[Record] = []
+    for part in read_container(path):
+        if isinstance(part, Record):
+            records.append(part)
+            if len(records) < ROWS_TOGETHER:
+                continue
+        if records:
+            yield Block(name, number, len(records), records)
+            number += len(records)
+            records = []
+        if isinstance(part, Lines):
+            yield Block(name, number, part.rows, part)
+            number += part.rows
+    if records:
+        yield Block(name, number, len(records), records)
+
+
+def rows_of(block: Block, row_format: str | None = None) -> Iterator[Conversation | BrokenRow]:
+    """The rows of a block as `read` gives them."""
+    name, content = block.file, block.content
+    records = json_lines.rows_of(content) if isinstance(content, Lines) else content
+    for number, record in enumerate(records, block.number):
         if record.damage is not None:
             column = record.column + record.damage.offset
             yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected, number)
             continue
         problems: Problems = []
-        row = _read_row(record, name, format, problems)
+        row = _read_row(record, name, row_format, problems)
         if row is not None and not problems:
             yield row
         for problem in problems:

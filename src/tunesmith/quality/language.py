@@ -32,8 +32,8 @@ FEWEST_ENGLISH = 3
 
 OTHER = frozenset(
     ("het", "een", "de", "van", "niet", "en", "der", "und", "das", "ist", "nicht", "ein", "eine", "mit", "les", "des",
-     "est", "une", "dans", "et", "el", "los", "las", "una", "por", "que", "il", "che", "di", "della", "um", "uma", "det",
-     "og", "och", "som", "er", "att", "ikke", "inte", "nie", "jest", "yang", "ang")
+     "est", "une", "dans", "et", "el", "los", "las", "una", "por", "que", "il", "che", "di", "della", "um", "uma",
+     "det", "og", "och", "som", "er", "att", "ikke", "inte", "nie", "jest", "yang", "ang")
 )  # fmt: skip
 """Function words of languages that share words with English ("is", "of" and "was" are Dutch, "for" and "have" Danish)
 or quote its titles; rare in English."""

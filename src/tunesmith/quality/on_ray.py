@@ -2,8 +2,8 @@
 
 Tasks of Ray's core rather than Ray Data: a batch of rows is no table (tools and metadata have any shape), its facts
 must come back in row order, and files are read by our own readers, which know the line of every mistake. What is sent
-is a batch as bytes, what returns are facts; so every node needs Tunesmith installed, and only a model's folder, where
-one is given, must be seen by all.
+is a block of lines, what returns are facts and texts; so every node needs Tunesmith installed, and only a model's
+folder, where one is given, must be seen by all.
 """
 
 import logging
@@ -12,24 +12,27 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from tunesmith.dataset.read import Block
 from tunesmith.errors import MissingDependencyError, RunError, SpecError, TunesmithError
 from tunesmith.quality.check import Observer
 
-BATCHES_PER_CPU = 3
+BLOCKS_PER_CPU = 3
 """In flight at once: one at work, one on its way there, one on its way back."""
 
 ANSWER_SECONDS = 5.0
 """A cluster's head takes a connection within milliseconds."""
 
-Observe = Callable[[Sequence[Observer[Any]], int, bytes], list[Any]]
+Seen = TypeVar("Seen")
 
 
 def observe_on_ray(
-    observe: Observe, batches: Iterator[tuple[int, bytes]], checks: Sequence[Observer[Any]]
-) -> Iterator[list[Any]]:
-    """What `observe` returns for each batch, given its first row's index and its packed rows, in order.
+    observe: Callable[[Sequence[Observer[Any]], int, Block], Seen],
+    blocks: Iterator[tuple[int, Block]],
+    observers: Sequence[Observer[Any]],
+) -> Iterator[Seen]:
+    """What `observe` returns for each block, given its first row's index, in order.
 
     Uses the cluster that this process is connected to, else joins the one that RAY_ADDRESS names, else starts one on
     this machine and stops it at the end. Raises what `observe` raises, MissingDependencyError without Ray, SpecError
@@ -37,11 +40,11 @@ def observe_on_ray(
     """
     with _cluster() as ray:
         task = ray.remote(observe)
-        shared = ray.put(list(checks))
-        most = BATCHES_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        shared = ray.put(list(observers))
+        most = BLOCKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         waiting: deque[Any] = deque()
-        for start, packed in batches:
-            waiting.append(task.remote(shared, start, packed))
+        for start, block in blocks:
+            waiting.append(task.remote(shared, start, block))
             if len(waiting) > most:
                 yield _result(ray, waiting.popleft())
         while waiting:
@@ -87,16 +90,15 @@ def _must_answer(address: str) -> None:
         ) from error
 
 
-def _result(ray: Any, reference: Any) -> list[Any]:
+def _result(ray: Any, reference: Any) -> Any:
     try:
-        facts: list[Any] = ray.get(reference)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TunesmithError):
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
         raise RunError(f"the Ray cluster lost the work; look at its nodes and run again ({_line(error)})") from error
-    return facts
 
 
 def _line(error: Exception) -> str:

@@ -60,7 +60,8 @@ RULES: dict[str, Callable[[Row, str], str | None]] = {
 }
 
 DOUBTS_HANDED_OVER = 0.05
-"""Up to this share of rows whose language is in doubt, the parent judges them: loading the model costs a worker more."""
+"""Up to this share of rows whose language is in doubt, one process judges them for all: a worker's loading the
+model costs more."""
 
 MOST_DOUBTS = 10_000
 """Doubts held at once, about half a kilobyte each."""

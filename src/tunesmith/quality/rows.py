@@ -8,14 +8,17 @@ import itertools
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
+from msgspec import Struct
 
-from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.conversation import Conversation, Source
 from tunesmith.dataset.neardup import LazyTexts
-from tunesmith.quality.check import RowTexts, context_hash, row_texts
+from tunesmith.quality.check import Row, RowTexts, context_hash, row_texts
+
+NOWHERE = Source("", 0, "")
 
 
 class SpilledTexts(Sequence[str]):
@@ -27,14 +30,11 @@ class SpilledTexts(Sequence[str]):
         self._ends = array("q", [0])
         self._unwritten = False
 
-    def extend(self, texts: Iterable[str]) -> None:
+    def extend(self, texts: "Texts") -> None:
         """Append `texts`."""
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        end = self._ends[-1]
-        for text in encoded:
-            end += len(text)
-            self._ends.append(end)
-        self._file.write(b"".join(encoded))
+        ends = self._ends[-1] + np.cumsum(np.asarray(texts.lengths, np.int64))
+        self._ends.frombytes(ends.tobytes())
+        self._file.write(texts.encoded)
         self._unwritten = True
 
     def flush(self) -> None:
@@ -76,6 +76,43 @@ class SpilledTexts(Sequence[str]):
         return block
 
 
+class Texts(Struct, frozen=True):
+    """Texts encoded one after another, and the bytes of each."""
+
+    encoded: bytes
+    lengths: "array[int]"
+
+
+class RowBatch(Struct, frozen=True):
+    """Rows as they are kept: what a process that reads rows sends to the one that gathers them."""
+
+    inputs: Texts
+    outputs: Texts
+    contexts: "array[int]"
+    labels: list[str]
+    files: list[str]
+    lines: "array[int]"
+
+
+def row_batch(rows: Sequence[Row]) -> RowBatch:
+    """What is kept of `rows`; a row that comes from no file has line 0."""
+    conversations = [row.conversation for row in rows]
+    sources = [conversation.source or NOWHERE for conversation in conversations]
+    return RowBatch(
+        _encoded([row.input for row in rows]),
+        _encoded([row.output for row in rows]),
+        array("I", map(context_hash, conversations)),
+        [conversation.label or "" for conversation in conversations],
+        [source.file for source in sources],
+        array("I", [source.line for source in sources]),
+    )
+
+
+def _encoded(texts: Sequence[str]) -> Texts:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return Texts(b"".join(encoded), array("Q", map(len, encoded)))
+
+
 class RowWriter:
     """Gathers rows during the pass; `rows()` is what the judgements read."""
 
@@ -91,15 +128,16 @@ class RowWriter:
 
     def extend(self, conversations: Sequence[Conversation]) -> None:
         """Append rows."""
-        texts = [row_texts(row) for row in conversations]
-        self._inputs.extend(input_text for input_text, _ in texts)
-        self._outputs.extend(output_text for _, output_text in texts)
-        for row in conversations:
-            source = row.source
-            self._contexts.append(context_hash(row))
-            self._label_of.append(self._labels.setdefault(row.label or "", len(self._labels)))
-            self._file_of.append(self._files.setdefault(source.file if source else "", len(self._files)))
-            self._lines.append(source.line if source else len(self._lines) + 1)
+        self.append(row_batch([Row(0, conversation, *row_texts(conversation)) for conversation in conversations]))
+
+    def append(self, batch: RowBatch) -> None:
+        """Append the rows of `batch`."""
+        self._inputs.extend(batch.inputs)
+        self._outputs.extend(batch.outputs)
+        self._contexts.extend(batch.contexts)
+        self._label_of.extend([self._labels.setdefault(label, len(self._labels)) for label in batch.labels])
+        self._file_of.extend([self._files.setdefault(file, len(self._files)) for file in batch.files])
+        self._lines.extend(batch.lines)
 
     def rows(self) -> RowTexts:
         """All rows gathered."""

@@ -10,11 +10,14 @@ from typing import Any
 
 from tunesmith.dataset.containers import json_array, json_lines, parquet, table, text_lines
 from tunesmith.dataset.containers.compression import content_ending, open_to_read, open_to_write
-from tunesmith.dataset.containers.record import Record
+from tunesmith.dataset.containers.record import Lines, Record
 
 
-def read_records(path: str | Path) -> Iterator[Record]:
-    """Every record of the file (`-` is standard input), in order. Raises DataError when it cannot be opened at all."""
+def read_container(path: str | Path) -> Iterator[Lines | Record]:
+    """The rows of the file (`-` is standard input) in order, as far as reading one file in one pass must decode them.
+
+    Raises DataError when it cannot be opened at all.
+    """
     ending = content_ending(str(path))
     if ending == ".parquet":
         yield from parquet.read(Path(path))

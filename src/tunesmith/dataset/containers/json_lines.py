@@ -1,4 +1,7 @@
-"""JSON values one a line, or what turns out to be an array or objects over many lines; the default container."""
+"""JSON values one a line, or what turns out to be an array or objects over many lines; the default container.
+
+Lines are given as they stand, many at a time: who reads the file only finds where they end, and others decode them.
+"""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -7,14 +10,17 @@ from typing import IO, Any
 from tunesmith.dataset.containers import json_array
 from tunesmith.dataset.containers.compression import lines
 from tunesmith.dataset.containers.json_text import decode, encode, is_json
-from tunesmith.dataset.containers.record import BYTE_ORDER_MARK, Damage, Record, broken_stream, not_utf8
+from tunesmith.dataset.containers.record import BYTE_ORDER_MARK, Damage, Lines, Record, broken_stream, not_utf8
+
+ROWS_TOGETHER, BYTES_TOGETHER = 500, 1 << 22
+"""Lines given together: enough that handing them over costs little, and few enough that workers share evenly."""
 
 PEEKED_LINES = 9
 """Lines looked at to tell an array over many lines from rows of which the first is broken."""
 
 
-def read(stream: IO[bytes]) -> Iterator[Record]:
-    """The values of a JSONL or JSON file."""
+def read(stream: IO[bytes]) -> Iterator[Lines | Record]:
+    """The lines of a JSONL file, or the values of a JSON file."""
     rest = lines(stream)
     first = next(rest, b"")
     if isinstance(first, bytes):
@@ -25,11 +31,30 @@ def read(stream: IO[bytes]) -> Iterator[Record]:
     ahead, rest = _peek(itertools.chain([first], rest))
     if _spans_lines(ahead):
         yield from json_array.read(rest)
-        return
+    else:
+        yield from _many_at_once(rest)
+
+
+def _many_at_once(rest: Iterator[bytes | Exception]) -> Iterator[Lines | Record]:
+    together: list[bytes] = []
+    start, rows, size = 1, 0, 0
     for number, line in enumerate(rest, 1):
         if isinstance(line, Exception):
+            yield Lines(start, b"".join(together), rows)
             yield broken_stream(number, line)
             return
+        together.append(line)
+        rows += not line.isspace()
+        size += len(line)
+        if rows >= ROWS_TOGETHER or size >= BYTES_TOGETHER:
+            yield Lines(start, b"".join(together), rows)
+            together, start, rows, size = [], number + 1, 0, 0
+    yield Lines(start, b"".join(together), rows)
+
+
+def rows_of(together: Lines) -> Iterator[Record]:
+    """The values of the lines."""
+    for number, line in enumerate(together.text.split(b"\n"), together.line):
         if stripped := line.strip():
             yield _row(stripped, line, number)
 

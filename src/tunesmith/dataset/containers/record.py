@@ -1,13 +1,13 @@
 """One row of a file as a container gives it: a JSON-like value and its place, or the damage found there."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """Why no value could be read, `offset` characters into the record's text."""
 
     offset: int
@@ -15,8 +15,7 @@ class Damage:
     expected: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One row of a file: its value, where it begins (1-based), and its text where it has one."""
 
     line: int
@@ -24,6 +23,16 @@ class Record:
     text: str | None
     value: Any
     damage: Damage | None = None
+
+
+class Lines(Struct, frozen=True):
+    """Some lines of JSON as they stand in the file, which another process can read: the first one's number (1-based),
+    the bytes, and how many lines are not blank, each of which is a row.
+    """
+
+    line: int
+    text: bytes
+    rows: int
 
 
 def broken_stream(line: int, error: Exception) -> Record:
