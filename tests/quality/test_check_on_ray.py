@@ -12,6 +12,7 @@ import pytest
 from benchmarks.planted_rows import plant
 
 import tunesmith
+from tunesmith.dataset.read import Block
 from tunesmith.errors import MissingDependencyError, ModelError, SpecError
 from tunesmith.quality import on_ray
 
@@ -78,23 +79,23 @@ def test_a_ray_cluster_of_two_workers_gives_the_same_report(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_batches_are_spread_and_come_back_in_order() -> None:
-    def where(checks: Any, start: int, packed: bytes) -> list[Any]:
+    def where(observers: Any, start: int, block: Block) -> tuple[int, Block, int]:
         time.sleep(0.1 if start % 2 else 0)
-        return [start, packed, os.getpid()]
+        return start, block, os.getpid()
 
-    batches = [(number, bytes([number])) for number in range(24)]
+    blocks = [(number, Block("a.jsonl", 1, 0, [])) for number in range(24)]
 
-    seen = list(on_ray.observe_on_ray(where, iter(batches), []))
+    seen = list(on_ray.observe_on_ray(where, iter(blocks), []))
 
-    assert [(start, packed) for start, packed, _ in seen] == batches
+    assert [(start, block) for start, block, _ in seen] == blocks
     assert len({worker for _, _, worker in seen} - {os.getpid()}) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
 def test_what_a_worker_says_must_be_mended_is_said_here() -> None:
-    def refuse(checks: Any, start: int, packed: bytes) -> list[Any]:
+    def refuse(observers: Any, start: int, block: Block) -> None:
         raise ModelError("no tokenizer there")
 
     with pytest.raises(ModelError, match=r"^no tokenizer there$"):
-        list(on_ray.observe_on_ray(refuse, iter([(0, b"")]), []))
+        list(on_ray.observe_on_ray(refuse, iter([(0, Block("a.jsonl", 1, 0, []))]), []))

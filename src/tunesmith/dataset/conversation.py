@@ -12,7 +12,7 @@ from msgspec import Struct
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, gc=False):
     """One call of a tool by the assistant; `arguments` is JSON text, as on OpenAI's wire."""
 
     name: str
@@ -20,7 +20,7 @@ class ToolCall(Struct, frozen=True):
     id: str | None = None
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One turn. `weight` 0 keeps an assistant turn as context without training on it; None means the default, 1.
 
     `extra` holds the turn's fields that no format claims (a time stamp, an id), which only files need.
@@ -36,7 +36,7 @@ class Message(Struct, frozen=True):
     extra: dict[str, Any] | None = None
 
 
-class Source(Struct, frozen=True):
+class Source(Struct, frozen=True, gc=False):
     """Where a row came from; `line` is 1-based (for a Parquet file, the row number)."""
 
     file: str
@@ -47,7 +47,7 @@ class Source(Struct, frozen=True):
         return f"{self.file}:{self.line}"
 
 
-class Conversation(Struct, frozen=True):
+class Conversation(Struct, frozen=True, gc=False):
     """One row of a data set, whatever format it was read from.
 
     - `messages`: the whole conversation; for a preference row the prompt followed by the *chosen* reply.

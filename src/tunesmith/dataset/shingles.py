@@ -121,4 +121,7 @@ def template_of(texts: Sequence[str]) -> Template:
 def sorted_set(hashes: Hashes) -> Hashes:
     """`hashes` in order, each once."""
     ordered = np.sort(hashes)
-    return ordered[np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))]
+    is_first = np.empty(len(ordered), np.bool_)
+    is_first[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first]

@@ -32,7 +32,7 @@ NOTE_CHARACTERS = 160
 """A note quotes at most this much of a row."""
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """One readable row as a `RowCheck` sees it.
 
     `index` counts readable rows over all files from 0; `input` is the text of the prompt's turns without the system

@@ -16,6 +16,9 @@ FEWEST_CHARACTERS = 40
 COMPARED_CHARACTERS = 200
 """Shorter texts are too little evidence; longer ones are judged by their beginning."""
 
+SEEN_CHARACTERS = 800
+"""Where the beginning is not plainly English, so much of a text is looked at before the model is asked."""
+
 FEWEST_WORDS = 6
 """A list of names or numbers is in no language."""
 
@@ -25,7 +28,8 @@ ENGLISH = frozenset(
     ("the", "and", "is", "are", "was", "were", "of", "to", "that", "it", "you", "for", "with", "this", "have", "has",
      "not", "can", "your", "from", "they", "what", "how", "which", "would", "there", "their", "be", "my", "does", "or",
      "but", "who", "when", "where", "about", "into", "than", "then", "them", "these", "some", "could", "should",
-     "been", "because", "people", "out", "many", "more", "other", "each", "she", "him", "his")
+     "been", "because", "people", "out", "many", "more", "other", "each", "she", "him", "his",
+     "he", "we", "by", "at", "as", "if", "will", "its", "our")
 )  # fmt: skip
 FEWEST_ENGLISH = 3
 """So many different function words show English where there is no `OTHER`."""
@@ -56,13 +60,13 @@ def language(text: str) -> str | None:
 
 def at_sight(text: str) -> str | None:
     """The language of `text` without the model: "en", "" where none can be told, None where the model must say."""
-    text = compared(text)
-    if len(text) < FEWEST_CHARACTERS:
+    beginning = compared(text)
+    if len(beginning) < FEWEST_CHARACTERS:
         return ""
-    words = text.lower().split()
-    if len(ENGLISH.intersection(words)) >= FEWEST_ENGLISH and OTHER.isdisjoint(words):
+    if _is_english(beginning) or (len(text) > COMPARED_CHARACTERS and _is_english(text[:SEEN_CHARACTERS])):
         return "en"
-    if len(NOT_PROSE.findall(text)) > 2 or len(WORD.findall(text)) < (FEWEST_WORDS if text.isascii() else 1):
+    fewest_words = FEWEST_WORDS if beginning.isascii() else 1
+    if len(NOT_PROSE.findall(beginning)) > 2 or len(WORD.findall(beginning)) < fewest_words:
         return ""
     return None
 
@@ -70,6 +74,11 @@ def at_sight(text: str) -> str | None:
 def both_english(one: str, other: str) -> bool:
     """Whether two texts are plainly English: a shortcut, which only says no in doubt."""
     return _plainly_english(compared(one)) and _plainly_english(compared(other))
+
+
+def _is_english(text: str) -> bool:
+    words = text.lower().split()
+    return len(ENGLISH.intersection(words)) >= FEWEST_ENGLISH and OTHER.isdisjoint(words)
 
 
 def _plainly_english(text: str) -> bool:

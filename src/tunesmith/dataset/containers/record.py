@@ -15,7 +15,7 @@ class Damage(Struct, frozen=True):
     expected: str
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """One row of a file: its value, where it begins (1-based), and its text where it has one."""
 
     line: int
