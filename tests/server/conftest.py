@@ -7,7 +7,8 @@ from typing import Any, cast
 import openai
 import pytest
 from fastapi.testclient import TestClient
-from running_server import RunningServer
+from openai.types.fine_tuning import FineTuningJob
+from running_server import RunningServer, ended, ticket_rows, wait_until
 
 from tunesmith.server.app import create_app
 from tunesmith.server.auth import create_key
@@ -66,3 +67,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> openai.OpenAI:
     """The official client of that server."""
     return server.client()
+
+
+@pytest.fixture(scope="session")
+def job(client: openai.OpenAI) -> FineTuningJob:
+    """A small job, run to its end."""
+    training = client.files.create(file=("train.jsonl", ticket_rows(24)), purpose="fine-tune")
+    validation = client.files.create(file=("valid.jsonl", ticket_rows(30)[len(ticket_rows(24)) :]), purpose="fine-tune")
+    made = client.fine_tuning.jobs.create(
+        model="gpt-4o-mini",
+        training_file=training.id,
+        validation_file=validation.id,
+        suffix="desk",
+        seed=3,
+        metadata={"team": "support"},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}}},
+    )
+    assert made.status in ("validating_files", "queued")
+    return wait_until(lambda: ended(client, made.id))  # type: ignore[no-any-return]

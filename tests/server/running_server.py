@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import openai
+from openai.types.fine_tuning import FineTuningJob
 
 from tunesmith.assets import sample
 
@@ -107,3 +108,9 @@ def wait_until(condition, seconds: float = 600, every: float = 0.3):  # type: ig
             return value
         time.sleep(every)
     raise TimeoutError
+
+
+def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob | None:
+    """The job, once it has ended."""
+    now = client.fine_tuning.jobs.retrieve(job_id)
+    return now if now.status in ("succeeded", "failed", "cancelled") else None

@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -26,6 +27,21 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 @pytest.fixture(scope="module")
 def client(fragile: RunningServer) -> openai.OpenAI:
     return fragile.client()
+
+
+class LosesAnAnswer(openai.DefaultHttpxClient):
+    """Loses the first answer, as a proxy does whose server dies under it (502); `meanwhile` happens then."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = [meanwhile]
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().send(*args, **kwargs)
+        if self._meanwhile:
+            self._meanwhile.pop()()
+            answer.status_code = 502
+        return answer
 
 
 def start_job(client: openai.OpenAI, *, rows: int = 16, epochs: int = 40) -> FineTuningJob:
@@ -78,6 +94,22 @@ def test_a_killed_trainer_and_a_killed_server_lose_no_step(fragile: RunningServe
     assert steps(client, job) == list(range(1, 81))
     assert client.fine_tuning.jobs.retrieve(job.id).trained_tokens
     assert wait_for_status(client, waiting, "succeeded").fine_tuned_model
+
+
+def test_a_job_whose_answer_was_lost_with_the_server_is_not_made_twice(
+    fragile: RunningServer, client: openai.OpenAI
+) -> None:
+    file = client.files.create(file=("tickets.jsonl", ticket_rows(16)), purpose="fine-tune")
+    before = [job.id for job in client.fine_tuning.jobs.list()]
+
+    def restart() -> None:
+        fragile.kill()
+        fragile.start()
+
+    losing = client.with_options(max_retries=1, http_client=LosesAnAnswer(restart))
+    job = losing.fine_tuning.jobs.create(model="embedded", training_file=file.id)
+    assert [job.id for job in client.fine_tuning.jobs.list()] == [job.id, *before]
+    client.fine_tuning.jobs.cancel(job.id)
 
 
 def test_a_paused_job_keeps_its_checkpoint_and_goes_on_from_it(client: openai.OpenAI) -> None:

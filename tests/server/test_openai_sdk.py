@@ -10,36 +10,13 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 from pydantic import BaseModel
-from running_server import RunningServer, ticket_rows, wait_until
+from running_server import RunningServer, ended, ticket_rows, wait_until
 
 from tunesmith.assets import sample
 
 pytestmark = pytest.mark.slow
 
 HELLO = [{"role": "user", "content": "Hello?"}]
-
-
-@pytest.fixture(scope="module")
-def job(client: openai.OpenAI) -> FineTuningJob:
-    """A small job, run to its end."""
-    training = client.files.create(file=("train.jsonl", ticket_rows(24)), purpose="fine-tune")
-    validation = client.files.create(file=("valid.jsonl", ticket_rows(30)[len(ticket_rows(24)) :]), purpose="fine-tune")
-    made = client.fine_tuning.jobs.create(
-        model="gpt-4o-mini",
-        training_file=training.id,
-        validation_file=validation.id,
-        suffix="desk",
-        seed=3,
-        metadata={"team": "support"},
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}}},
-    )
-    assert made.status in ("validating_files", "queued")
-    return wait_until(lambda: _ended(client, made.id))  # type: ignore[no-any-return]
-
-
-def _ended(client: openai.OpenAI, job_id: str) -> FineTuningJob | None:
-    now = client.fine_tuning.jobs.retrieve(job_id)
-    return now if now.status in ("succeeded", "failed", "cancelled") else None
 
 
 def test_a_job_ends_with_a_model_metrics_and_its_account(client: openai.OpenAI, job: FineTuningJob) -> None:
@@ -106,7 +83,7 @@ def test_preferences_and_graders_train_too(client: openai.OpenAI) -> None:
             },
         ),
     ]
-    dpo, reinforcement = (wait_until(lambda job=job: _ended(client, job.id)) for job in made)
+    dpo, reinforcement = (wait_until(lambda job=job: ended(client, job.id)) for job in made)
     assert dpo.status == "succeeded", dpo.error
     assert dpo.method.dpo.hyperparameters.beta == 0.2
     assert "rewards/margins" in client.files.content(dpo.result_files[0]).text
@@ -118,7 +95,7 @@ def test_preferences_and_graders_train_too(client: openai.OpenAI) -> None:
 def test_rows_that_the_method_cannot_learn_from_fail_the_job_with_their_line(client: openai.OpenAI) -> None:
     file = client.files.create(file=("plain.jsonl", ticket_rows(3)), purpose="fine-tune")
     made = client.fine_tuning.jobs.create(model="embedded", training_file=file.id, method={"type": "dpo"})
-    job = wait_until(lambda: _ended(client, made.id))
+    job = wait_until(lambda: ended(client, made.id))
     assert job.status == "failed"
     assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
     assert job.error.message.startswith("plain.jsonl:1: no rejected reply")
@@ -132,7 +109,7 @@ def test_a_grader_that_names_no_column_fails_the_job(client: openai.OpenAI) -> N
         training_file=file.id,
         method={"type": "reinforcement", "reinforcement": {"grader": grader | {"reference": "{{item.answer}}"}}},  # type: ignore[typeddict-item]
     )
-    job = wait_until(lambda: _ended(client, made.id))
+    job = wait_until(lambda: ended(client, made.id))
     assert (job.error.code, job.error.param) == ("invalid_grader", "method.reinforcement.grader")
 
 

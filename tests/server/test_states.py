@@ -9,10 +9,10 @@ from tunesmith.server.states import MOVES, STATUSES, TERMINAL, JobStatus, source
 from tunesmith.server.store import Store
 
 
-def make_job(store: Store, owner: str = "alice") -> JobRecord:
+def make_job(store: Store, owner: str = "alice", model: str = "embedded") -> JobRecord:
     return store.add_job(
         owner,
-        model="embedded",
+        model=model,
         training_file="file-1",
         validation_file=None,
         suffix=None,

@@ -101,3 +101,12 @@ def test_paused_and_ended_jobs_need_no_workflow(store: Store) -> None:
 def test_any_file_name_is_only_a_name(store: Store, name: str) -> None:
     record = store.add_file("alice", filename=name, purpose="fine-tune", size=0, stored_as="x")
     assert store.get_file("alice", record.id).filename == name
+
+
+def test_with_a_model_goes_whom_it_was_shared_with(store: Store) -> None:
+    store.add_model("alice", "ft:a", base="embedded", job="ftjob-1")
+    for model in ("ft:a", "ft:a:ckpt-step-1", "ft:ab"):
+        store.add_permission("alice", model, "bob")
+    assert store.delete_model("alice", "ft:a")
+    shared = [store.who_shares(model, "bob") for model in ("ft:a", "ft:a:ckpt-step-1", "ft:ab", "a\0")]
+    assert shared == [None, None, "alice", None]

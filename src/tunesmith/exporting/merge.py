@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from tunesmith import storage
 from tunesmith.errors import RunError, SpecError
 from tunesmith.exporting.card import card_text
-from tunesmith.models.load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunesmith.models.load import load_model, load_tokenizer, load_tuned, resolve_model, with_adapter
 from tunesmith.models.quiet import quiet
 from tunesmith.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunesmith.models.load import Model
 
@@ -55,22 +55,24 @@ def merge(run: RunFolder, output: Path | None = None, *, max_shard_size: str = M
     if not _SHARD_SIZE.fullmatch(max_shard_size):
         raise SpecError(f"--max-shard-size {max_shard_size}: write it as a number and KB, MB or GB, for example 5GB")
     spec = run.load_spec()
-    tokenizer = load_tokenizer(spec.model)
-    rows = _rows_to_check(run)
+    rows = str(run.holdout) if run.holdout.is_file() else spec.data.eval or spec.data.train
     tuned = load_tuned(run, dtype=torch.float32, dequantize=True)
-    expected = [_logits(tuned, row) for row in rows]
-    merged = _without_adapter(tuned)
-    merged.to(dtype=_base_dtype(spec.model))  # type: ignore[call-arg]  # transformers wraps the method untyped
     with storage.atomic_folder(output) as folder:
-        with quiet():
-            merged.save_pretrained(folder, max_shard_size=max_shard_size)
-        tokenizer.save_pretrained(folder)
+        _write(tuned, spec.model, folder, rows=rows, source=run.root, max_shard_size=max_shard_size)
         (folder / "README.md").write_text(card_text(run, form="merged", weights=output.name), encoding="utf-8")
-        dtype = str(merged.dtype).removeprefix("torch.")
-        del tuned, merged
-        written = load_model(str(folder), dtype=torch.float32)
-        _check(run, expected, [_logits(written, row) for row in rows], dtype)
     return output
+
+
+def merge_adapter(base: str, adapter: Path, output: Path, *, rows: str) -> None:
+    """Write the model `base` with the adapter in the folder `adapter` merged into it, to train on from there.
+
+    Checked as `merge` checks, on rows of the file `rows`. Raises ModelError, and RunError as `merge` does.
+    """
+    import torch
+
+    tuned = with_adapter(load_model(base, dtype=torch.float32), adapter)
+    with storage.atomic_folder(output) as folder:
+        _write(tuned, base, folder, rows=rows, source=adapter, max_shard_size=MAX_SHARD_SIZE)
 
 
 def must_be_free(output: Path) -> None:
@@ -85,18 +87,36 @@ def logit_difference(expected: "list[torch.Tensor]", found: "list[torch.Tensor]"
     return max(float((one - other).abs().max()) for one, other in zip(expected, found, strict=True)) / largest
 
 
-def _check(run: RunFolder, expected: "list[torch.Tensor]", found: "list[torch.Tensor]", dtype: str) -> None:
+def _write(tuned: "Model", base: str, folder: Path, *, rows: str, source: Path, max_shard_size: str) -> None:
+    """Save `tuned` without its adapter, and its tokenizer, in `folder`, and check what was saved."""
+    import torch
+
+    tokenizer = load_tokenizer(base)
+    inputs = _rows_to_check(rows, tokenizer)
+    expected = [_logits(tuned, row) for row in inputs]
+    merged = _without_adapter(tuned)
+    merged.to(dtype=_base_dtype(base))  # type: ignore[call-arg]  # transformers wraps the method untyped
+    with quiet():
+        merged.save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer.save_pretrained(folder)
+    dtype = str(merged.dtype).removeprefix("torch.")
+    del tuned, merged
+    written = load_model(str(folder), dtype=torch.float32)
+    _check(source, expected, [_logits(written, row) for row in inputs], dtype)
+
+
+def _check(source: Path, expected: "list[torch.Tensor]", found: "list[torch.Tensor]", dtype: str) -> None:
     difference, allowed = logit_difference(expected, found), TOLERANCE[dtype]
     if not difference <= allowed:  # also true for NaN
         raise RunError(
-            f"{run.root}: the merged {dtype} model's logits differ from base + adapter by {difference:.2g} of the "
+            f"{source}: the merged {dtype} model's logits differ from base + adapter by {difference:.2g} of the "
             f"largest (allowed: {allowed:.2g}); nothing was written. Adapters on tied embeddings cannot be merged: "
             "leave embed_tokens and lm_head out of adapter.targets, or serve the adapter unmerged."
         )
 
 
-def _rows_to_check(run: RunFolder) -> "list[torch.Tensor]":
-    """Token ids of a few of the run's own rows, the held-out ones where there are any; (1, tokens) each."""
+def _rows_to_check(path: str, tokenizer: "PreTrainedTokenizerBase") -> "list[torch.Tensor]":
+    """Token ids of the first rows of the file `path`; (1, tokens) each."""
     import itertools
 
     import torch
@@ -105,12 +125,9 @@ def _rows_to_check(run: RunFolder) -> "list[torch.Tensor]":
     from tunesmith.dataset.read import read
     from tunesmith.dataset.render import Renderer
 
-    spec = run.load_spec()
-    path = str(run.holdout) if run.holdout.is_file() else spec.data.eval or spec.data.train
-    renderer = Renderer(load_tokenizer(spec.model))
+    renderer = Renderer(tokenizer)
     rows = itertools.islice((row for row in read(path) if isinstance(row, Conversation)), CHECK_ROWS)
-    rendered = [renderer.render(row, max_length=spec.training.max_length) for row in rows]
-    return [torch.from_numpy(row.tokens[:CHECK_TOKENS].astype("int64"))[None] for row in rendered]
+    return [torch.from_numpy(renderer.render(row).tokens[:CHECK_TOKENS].astype("int64"))[None] for row in rows]
 
 
 def _logits(model: "Model", input_ids: "torch.Tensor") -> "torch.Tensor":

@@ -157,7 +157,7 @@ def load_tuned(
     base = load_model(spec.model, dtype=dtype, device=device, quantize=quantized)
     if quantized and dequantize:
         base = base.dequantize().to(dtype)  # type: ignore[no-untyped-call]
-    return _with_adapter(base, run, device)
+    return with_adapter(base, run.adapter, device=device)
 
 
 def load_reward_model(run: RunFolder, *, dtype: "torch.dtype", device: "torch.device | str" = "cpu") -> "Model":
@@ -167,14 +167,15 @@ def load_reward_model(run: RunFolder, *, dtype: "torch.dtype", device: "torch.de
     spec = run.load_spec()
     quantized = spec.adapter.kind == "qlora"
     base = load_model(spec.model, dtype=dtype, device=device, quantize=quantized, scalar_head=True)
-    return _with_adapter(base, run, device)
+    return with_adapter(base, run.adapter, device=device)
 
 
-def _with_adapter(base: "PreTrainedModel", run: RunFolder, device: "torch.device | str") -> "PeftModel":
-    with quiet(), _model_errors(str(run.adapter), "the adapter"):
+def with_adapter(base: "PreTrainedModel", adapter: Path, *, device: "torch.device | str" = "cpu") -> "PeftModel":
+    """`base` with the adapter in the folder `adapter` (PEFT's format) attached. Raises ModelError."""
+    with quiet(), _model_errors(str(adapter), "the adapter"):
         from peft import PeftModel
 
-        tuned = PeftModel.from_pretrained(base, str(run.adapter), autocast_adapter_dtype=False)
+        tuned = PeftModel.from_pretrained(base, str(adapter), autocast_adapter_dtype=False)
     loaded: PeftModel = tuned.to(device=device).eval()
     return loaded
 

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.server.api import chat, completions, errors, files, graders, jobs, models, reference
+from tunesmith.server.api import chat, completions, errors, files, graders, jobs, models, permissions, reference
 from tunesmith.server.api.dependencies import ServiceOf
 from tunesmith.server.dashboard.files import UPLOAD_PATH
 from tunesmith.server.dashboard.router import router as dashboard
@@ -35,6 +35,7 @@ SECURITY_HEADERS = {
 ROUTERS = (
     files.router,
     jobs.router,
+    permissions.router,
     graders.router,
     models.router,
     chat.router,
@@ -106,7 +107,7 @@ class _Envelope:
 
         limit = self._body_limit(scope)
         try:
-            if b"%00" in scope["query_string"]:
+            if b"%00" in scope["query_string"] or "\0" in scope["path"]:
                 await errors.error_response(_no_text())(scope, receive, send_wrapped)
             elif int(Headers(scope=scope).get("content-length") or 0) > limit:
                 await errors.error_response(_too_large(limit))(scope, receive, send_wrapped)
@@ -169,7 +170,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 def _no_text() -> RequestError:
     """PostgreSQL has no character 0, so nothing that is looked for can have it."""
-    return RequestError("The query holds the character 0", code="invalid_value")
+    return RequestError("The path or the query holds the character 0", code="invalid_value")
 
 
 def _too_large(limit: int) -> RequestError:

@@ -16,7 +16,8 @@ from tunesmith.server.store import Store
 
 PREFIX = "sk-ts-"
 
-_OWNER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+OWNER = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
+"""What an owner may be called: a regular expression."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Caller:
 
 def create_key(store: Store, owner: str) -> str:
     """Make a key for `owner` and return it; it cannot be read back later. Raises SpecError for an unusable name."""
-    if not _OWNER.fullmatch(owner):
+    if not re.fullmatch(OWNER, owner):
         raise SpecError(
             f"owner {owner}: use up to 32 lower-case letters, digits and hyphens (it becomes part of model names)"
         )

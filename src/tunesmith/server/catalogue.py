@@ -7,12 +7,12 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.errors import ModelError, SpecError
 from tunesmith.models.load import EMBEDDED, load_model, load_tokenizer, resolve_model
-from tunesmith.run_folder import RunFolder
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.checkpoint_adapter import checkpoint_adapter, remove_checkpoint_adapters
 from tunesmith.server.errors import RequestError
@@ -20,6 +20,7 @@ from tunesmith.server.generator import Generator
 from tunesmith.server.records import ModelRecord
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
+from tunesmith.server.trainer import JobFolder
 
 MAX_LOADED = 2
 """Base models kept in memory; an idle one makes room for the next."""
@@ -81,35 +82,46 @@ class Catalogue:
             raise _missing(model_id)
         return entry
 
-    def base_reference(self, model_id: str) -> str:
-        """What `models.load` accepts for a base model. Raises RequestError when it is none."""
-        reference = self.bases().get(model_id)
-        if reference is None:
+    def trainable(self, owner: str, model_id: str) -> ServedModel:
+        """What a job over `model_id` starts from: a base model, or a model or checkpoint that `owner`'s jobs made.
+
+        Raises RequestError when it is neither.
+        """
+        try:
+            return self.resolve(owner, model_id) if model_id in self.bases() else self.owned(owner, model_id)
+        except RequestError as error:
             raise RequestError(
-                f"No model {model_id} that can be fine-tuned; there are: {', '.join(sorted(self.bases()))}",
+                f"No model {model_id} that can be fine-tuned; there are your own and {', '.join(sorted(self.bases()))}",
                 code="model_not_available",
                 param="model",
-            )
-        return reference
+            ) from error
 
     def resolve(self, owner: str, model_id: str) -> ServedModel:
-        """What generates for `model_id`. Raises RequestError 404."""
+        """What generates for `model_id`: a base model, one of `owner`'s, or one that somebody shares with `owner`.
+
+        Raises RequestError 404.
+        """
         bases = self.bases()
         if model_id in bases:
             return ServedModel(model_id, bases[model_id], None)
+        return self.owned(self._store.who_shares(model_id, owner) or owner, model_id)
+
+    def owned(self, owner: str, model_id: str) -> ServedModel:
+        """What generates for `owner`'s own fine-tuned model or checkpoint. Raises RequestError 404."""
         name, checkpoint, step = model_id.partition(CHECKPOINT)
         record = self._store.find_model(owner, name)
-        if record is None or record.base not in bases:
+        if record is None:
             raise _missing(model_id)
-        run = self.run_folder(record)
-        if run.model.is_dir() and not checkpoint:
-            return ServedModel(model_id, str(run.model), None)
-        adapter: Path | None = run.adapter
+        folder = self._job_folder(record)
+        if folder.run.model.is_dir() and not checkpoint:
+            return ServedModel(model_id, str(folder.run.model), None)
+        base = str(folder.base) if folder.base.is_dir() else self.bases().get(record.base)
+        adapter: Path | None = folder.run.adapter
         if checkpoint:
-            adapter = checkpoint_adapter(run, int(step)) if step.isdecimal() else None
-        if adapter is None:
+            adapter = checkpoint_adapter(folder.run, int(step)) if step.isdecimal() else None
+        if adapter is None or base is None:
             raise _missing(model_id)
-        return ServedModel(model_id, bases[record.base], Adapter(model_id, adapter))
+        return ServedModel(model_id, base, Adapter(model_id, adapter))
 
     def generator(self, served: ServedModel) -> Generator:
         """The generator over the model's base, loading it when it is the first to be asked for (seconds to minutes)."""
@@ -125,7 +137,10 @@ class Catalogue:
         return list(self._generators.values())
 
     def delete(self, owner: str, model_id: str) -> None:
-        """Forget a fine-tuned model and remove its weights. Raises RequestError 404, or 403 for a base model."""
+        """Forget a fine-tuned model and remove its weights.
+
+        Raises RequestError 404, 403 for a base model, or 409 while a job that has not ended starts from it.
+        """
         record = self._store.find_model(owner, model_id)
         if record is None:
             if model_id in self.bases():
@@ -134,19 +149,27 @@ class Catalogue:
         self._store.delete_model(owner, model_id)
         for generator in self.generators():
             generator.forget(model_id)
-        run = self.run_folder(record)
+        folder = self._job_folder(record)
+        run = folder.run
+        self._unload((str(run.model), str(folder.base)))
         remove_checkpoint_adapters(run)
-        for weights in (run.adapter, run.model, run.merged, run.checkpoints):
+        for weights in (run.adapter, run.model, run.merged, run.checkpoints, folder.base):
             shutil.rmtree(weights, ignore_errors=True)
-
-    def run_folder(self, record: ModelRecord) -> RunFolder:
-        """The run that made a fine-tuned model."""
-        return RunFolder(self._settings.jobs_dir / record.job / "run")
 
     def close(self) -> None:
         """Stop all generators."""
         for generator in self.generators():
             generator.close()
+
+    def _job_folder(self, record: ModelRecord) -> JobFolder:
+        return JobFolder(self._settings.jobs_dir / record.job)
+
+    def _unload(self, bases: Iterable[str]) -> None:
+        with self._loading:
+            for base in bases:
+                generator = self._generators.pop(base, None)
+                if generator is not None:
+                    generator.close()
 
     def _make_room(self) -> None:
         for base, generator in list(self._generators.items()):

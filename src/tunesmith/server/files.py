@@ -4,6 +4,7 @@ A training file is read with the data stage before it is accepted, so a broken r
 while the person who made it is still there.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tunesmith.dataset.read import EXPECTED_ROW, read
 from tunesmith.errors import DataError
 from tunesmith.server.errors import RequestError
 from tunesmith.server.records import FileRecord
+from tunesmith.server.repeats import Attempt
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store, new_id
 from tunesmith.storage import atomic_file
@@ -30,9 +32,19 @@ SHOWN_PROBLEMS = 3
 
 
 def add_upload(
-    settings: ServerSettings, store: Store, owner: str, *, filename: str, purpose: str, stream: IO[bytes]
+    settings: ServerSettings,
+    store: Store,
+    owner: str,
+    *,
+    filename: str,
+    purpose: str,
+    stream: IO[bytes],
+    attempt: Attempt | None = None,
 ) -> FileRecord:
-    """Keep and validate an upload. Raises RequestError 400 or 413; nothing of a refused upload stays."""
+    """Keep and validate an upload. Raises RequestError 400 or 413; nothing of a refused upload stays.
+
+    An `attempt` that repeats one whose file is there already gets that file.
+    """
     if purpose != PURPOSE:
         raise RequestError(
             f"purpose {purpose}: this server takes files for `{PURPOSE}`", code="invalid_purpose", param="purpose"
@@ -43,11 +55,24 @@ def add_upload(
     path = settings.files_dir / stored_as
     try:
         with atomic_file(path) as temporary:
-            size = _copy(stream, temporary, settings.max_upload_bytes)
+            size, content = _copy(stream, temporary, settings.max_upload_bytes)
+        digest = None if attempt is None else attempt.digest(purpose, shown, content)
+        before = None if attempt is None or digest is None else _made_before(store, attempt, digest)
+        if before is not None:
+            path.unlink()
+            return before
         problems = list(find_problems(path, shown))
         if problems:
             raise RequestError("\n".join(problems), code="invalid_training_file", param="file")
-        return store.add_file(owner, filename=shown, purpose=purpose, size=size, stored_as=stored_as, file_id=file_id)
+        return store.add_file(
+            owner,
+            filename=shown,
+            purpose=purpose,
+            size=size,
+            stored_as=stored_as,
+            file_id=file_id,
+            request=digest,
+        )
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -95,8 +120,19 @@ def find_problems(path: Path, shown: str) -> Iterator[str]:
         yield f"{shown}: no rows; expected at least one row with {EXPECTED_ROW}"
 
 
-def _copy(stream: IO[bytes], path: Path, limit: int) -> int:
-    size = 0
+def _made_before(store: Store, attempt: Attempt, digest: str) -> FileRecord | None:
+    file_id = store.find_made(digest, within_seconds=attempt.remembered_seconds)
+    if file_id is None:
+        return None
+    try:
+        return store.get_file(attempt.owner, file_id)
+    except RequestError:  # deleted since
+        return None
+
+
+def _copy(stream: IO[bytes], path: Path, limit: int) -> tuple[int, str]:
+    """Write the stream; returns its length and the digest of its content."""
+    size, digest = 0, hashlib.sha256()
     with path.open("wb") as target:
         while chunk := stream.read(CHUNK_BYTES):
             size += len(chunk)
@@ -107,8 +143,9 @@ def _copy(stream: IO[bytes], path: Path, limit: int) -> int:
                     code="file_too_large",
                     param="file",
                 )
+            digest.update(chunk)
             target.write(chunk)
-    return size
+    return size, digest.hexdigest()
 
 
 def _shown_name(filename: str) -> str:

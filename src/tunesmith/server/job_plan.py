@@ -49,15 +49,17 @@ def plan_job(
     *,
     train: Path,
     validation: Path | None,
-    base: str,
+    model: str,
+    shape_of: str,
     reward: Path,
     output: Path,
 ) -> JobPlan:
     """Plan `job` on `rows`, which are those of the file `train`; `reward` is the module with a grader's function.
 
+    `model` is trained, and need not be there yet; `shape_of` is a model of its shape and tokenizer that is.
     Raises SpecError, DataError or ModelError.
     """
-    plan = make_plan(rows, base)
+    plan = make_plan(rows, shape_of)
     values = plan_to_spec(plan, str(train), output=str(output)).model_dump(mode="json", exclude_unset=True)
     asked = job.hyperparameters
     training = values["training"]
@@ -89,7 +91,7 @@ def plan_job(
     spec = parse_spec(
         values
         | {
-            "model": base,
+            "model": model,
             "data": {
                 "train": str(train),
                 "eval": None if validation is None else str(validation),

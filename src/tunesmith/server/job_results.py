@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,7 @@ def register(settings: ServerSettings, store: Store, job: JobRecord, folder: Job
     """Give the model its name and the job its end. Doing it again, after a crash in the middle, changes nothing."""
     model = model_name(job)
     result = f"file-{job.id.removeprefix('ftjob-')}"
-    store.add_model(job.owner, model, base=job.model, job=job.id)
+    store.add_model(job.owner, model, base=base_name(job), job=job.id)
     files.add_result(
         settings, store, job.owner, file_id=result, filename="step_metrics.csv", data=metrics_csv(folder.run)
     )
@@ -53,7 +54,13 @@ def register(settings: ServerSettings, store: Store, job: JobRecord, folder: Job
 
 def model_name(job: JobRecord) -> str:
     """`ft:base:org:suffix:id`, the suffix empty where none was asked for."""
-    return f"ft:{job.model}:{job.owner}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')[:8]}"
+    return f"ft:{base_name(job)}:{job.owner}:{job.suffix or ''}:{job.id.removeprefix('ftjob-')[:8]}"
+
+
+def base_name(job: JobRecord) -> str:
+    """The base model that a job goes back to, which may start from a model or checkpoint of another one."""
+    parent = re.fullmatch(rf"ft:(.+):{job.owner}:[^:]*:[0-9a-f]{{8}}(:ckpt-step-\d+)?", job.model)
+    return job.model if parent is None else parent[1]
 
 
 def step_metrics(run: RunFolder) -> list[StepMetrics]:

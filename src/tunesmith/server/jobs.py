@@ -5,6 +5,7 @@ Plain functions of the service, without HTTP: the API and the dashboard both cal
 
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from tunesmith.server.graders.data import (
 from tunesmith.server.graders.similarity import check_metric
 from tunesmith.server.job_results import model_name, step_metrics
 from tunesmith.server.records import JobRecord
+from tunesmith.server.repeats import Attempt
 from tunesmith.server.service import Service
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.states import JobStatus
@@ -34,6 +36,9 @@ from tunesmith.server.trainer import JobFolder
 
 RATE_STEPS = 20
 """Latest steps that an estimate of the end rests on."""
+
+_CREATING = threading.Lock()
+"""So that of two sendings of one request at once, the second finds what the first has made."""
 
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -77,9 +82,31 @@ class JobCheckpoint:
     valid_loss: float | None
 
 
-def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
-    """Accept a job; its files are validated and its run planned in the background. Raises RequestError."""
-    service.catalogue.base_reference(request.model)
+def create_job(service: Service, owner: str, request: JobRequest, attempt: Attempt | None = None) -> JobRecord:
+    """Accept a job; its files are validated and its run planned in the background. Raises RequestError.
+
+    An `attempt` that repeats one whose job is there already gets that job.
+    """
+    digest = None if attempt is None else attempt.digest(repr(request))
+    with _CREATING:
+        job = None if attempt is None or digest is None else _made_before(service, attempt, digest)
+        job = job or _add_job(service, owner, request, digest)
+    service.store.add_event(job.id, f"Created fine-tuning job: {job.id}", once="created-job")
+    service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
+    if job.status == "validating_files":
+        service.runner.submit(job)
+    return job
+
+
+def _made_before(service: Service, attempt: Attempt, digest: str) -> JobRecord | None:
+    """The job that an earlier sending made; a retry without a key does not mean one that has failed since."""
+    job_id = service.store.find_made(digest, within_seconds=attempt.remembered_seconds)
+    job = None if job_id is None else service.store.job(job_id)
+    return None if job is not None and attempt.key is None and job.status in ("failed", "cancelled") else job
+
+
+def _add_job(service: Service, owner: str, request: JobRequest, digest: str | None) -> JobRecord:
+    service.catalogue.trainable(owner, request.model)
     if (request.method == "reinforcement") != (request.grader is not None):
         raise RequestError(
             "method.reinforcement: a grader is required, and only there",
@@ -98,8 +125,9 @@ def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
             code="invalid_value",
             param="suffix",
         )
-    job = service.store.add_job(
+    return service.store.add_job(
         owner,
+        request=digest,
         model=request.model,
         training_file=request.training_file,
         validation_file=request.validation_file,
@@ -109,10 +137,6 @@ def create_job(service: Service, owner: str, request: JobRequest) -> JobRecord:
         hyperparameters=dict(request.hyperparameters),
         metadata=dict(request.metadata),
     )
-    service.store.add_event(job.id, f"Created fine-tuning job: {job.id}", once="created-job")
-    service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
-    service.runner.submit(job)
-    return job
 
 
 def check_grader(settings: ServerSettings, grader: Grader, *, param: str) -> None:

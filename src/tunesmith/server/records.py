@@ -73,6 +73,18 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
+class PermissionRecord:
+    """That the keys of `project`, an owner, may use `owner`'s fine-tuned model or checkpoint."""
+
+    seq: int
+    id: str
+    owner: str
+    model: str
+    project: str
+    created_at: float
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """A fine-tuned model; its weights are in the folder of its `job`."""
 

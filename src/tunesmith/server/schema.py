@@ -78,6 +78,29 @@ models = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
 )
 
+permissions = sa.Table(
+    "permissions",
+    metadata,
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("model", "project"),
+)
+"""Whom an owner lets use a fine-tuned model or checkpoint."""
+
+made = sa.Table(
+    "made",
+    metadata,
+    sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    sa.Column("digest", sa.String, nullable=False, index=True),
+    sa.Column("thing", sa.String, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+"""What requests have made, by their digest: see `repeats`."""
+
 ended_sessions = sa.Table(
     "ended_sessions",
     metadata,

@@ -16,12 +16,13 @@ import sqlalchemy as sa
 from tunesmith.errors import StorageError
 from tunesmith.server import schema
 from tunesmith.server.errors import RequestError, not_found
-from tunesmith.server.records import EventRecord, FileRecord, JobRecord, KeyRecord, ModelRecord
+from tunesmith.server.records import EventRecord, FileRecord, JobRecord, KeyRecord, ModelRecord, PermissionRecord
+from tunesmith.server.repeats import KEY_SECONDS
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.states import TERMINAL, JobStatus, sources
 
 _T = TypeVar("_T")
-_Record = TypeVar("_Record", "FileRecord", "JobRecord")
+_Record = TypeVar("_Record", "FileRecord", "JobRecord", "PermissionRecord")
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,21 @@ class Store:
     # files
 
     def add_file(
-        self, owner: str, *, filename: str, purpose: str, size: int, stored_as: str, file_id: str | None = None
+        self,
+        owner: str,
+        *,
+        filename: str,
+        purpose: str,
+        size: int,
+        stored_as: str,
+        file_id: str | None = None,
+        request: str | None = None,
     ) -> FileRecord:
-        """Remember a file whose bytes are already in their place."""
+        """Remember a file whose bytes are already in their place, and the digest of the `request` that made it."""
         file_id = file_id or new_id("file-")
-        self._insert(
+        self._make(
             schema.files,
+            request,
             id=file_id,
             owner=owner,
             filename=filename,
@@ -143,11 +153,12 @@ class Store:
 
     # jobs
 
-    def add_job(self, owner: str, **values: Any) -> JobRecord:
-        """Remember a new job in its first state."""
+    def add_job(self, owner: str, *, request: str | None = None, **values: Any) -> JobRecord:
+        """Remember a new job in its first state, and the digest of the `request` that made it."""
         job_id = new_id("ftjob-")
-        self._insert(
+        self._make(
             schema.jobs,
+            request,
             id=job_id,
             owner=owner,
             status="validating_files",
@@ -208,6 +219,15 @@ class Store:
         """Change facts of a job other than its state."""
         self._write(sa.update(schema.jobs).where(schema.jobs.c.id == job_id).values(**changes))
 
+    # requests that are sent again
+
+    def find_made(self, request: str, *, within_seconds: float) -> str | None:
+        """The id of what a request with this digest made last, if that is no longer ago."""
+        table = schema.made
+        fresh = table.c.created_at > time.time() - within_seconds
+        row = self._one(sa.select(table).where(table.c.digest == request, fresh).order_by(table.c.seq.desc()))
+        return None if row is None else str(row["thing"])
+
     # events
 
     def add_event(self, job_id: str, message: str, *, level: str = "info", once: str | None = None) -> None:
@@ -249,15 +269,71 @@ class Store:
         ]
 
     def delete_model(self, owner: str, model_id: str) -> bool:
-        """Forget a fine-tuned model; False when `owner` has none of that name."""
-        table = schema.models
+        """Forget a fine-tuned model; False when `owner` has none of that name.
+
+        Raises RequestError 409 while a job that has not ended starts from it, or from one of its checkpoints.
+        """
+        jobs, shared, table = schema.jobs.c, schema.permissions.c, schema.models
+        starts = (jobs.owner == owner, _names(jobs.model, model_id), jobs.status.not_in(TERMINAL))
+        user = self._one(sa.select(jobs.id).where(*starts))
+        if user is not None:
+            raise RequestError(
+                f"Job {user['id']} starts from model {model_id}; cancel the job first",
+                status=409,
+                code="model_in_use",
+                param="model",
+            )
+        self._write(sa.delete(schema.permissions).where(shared.owner == owner, _names(shared.model, model_id)))
         return self._write(sa.delete(table).where(table.c.id == model_id, table.c.owner == owner)) == 1
+
+    # permissions
+
+    def add_permission(self, owner: str, model: str, project: str) -> PermissionRecord:
+        """Let `project` use `owner`'s model; doing it again changes nothing."""
+        table = schema.permissions
+        with contextlib.suppress(sa.exc.IntegrityError):
+            self._insert(table, id=new_id("cp_"), owner=owner, model=model, project=project, created_at=time.time())
+        row = self._one(sa.select(table).where(table.c.model == model, table.c.project == project))
+        if row is None:  # taken back in the meantime
+            raise not_found("permission", model)
+        return PermissionRecord(**row)
+
+    def list_permissions(
+        self, owner: str, model: str, *, project: str | None, after: str | None, limit: int, newest_first: bool
+    ) -> Page[PermissionRecord]:
+        """A page of the permissions for `owner`'s model, of one project's where it is named."""
+        table = schema.permissions
+        where = [table.c.model == model, *([] if project is None else [table.c.project == project])]
+        return self._page(PermissionRecord, table, owner, where, after, limit, newest_first)
+
+    def delete_permission(self, owner: str, model: str, permission_id: str) -> bool:
+        """Take a permission back; False when there is none such."""
+        table = schema.permissions.c
+        where = (table.owner == owner, table.model == model, table.id == permission_id)
+        return self._write(sa.delete(schema.permissions).where(*where)) == 1
+
+    def who_shares(self, model: str, project: str) -> str | None:
+        """The owner who lets `project` use `model`, if somebody does."""
+        if "\0" in model:  # as in `_owned`
+            return None
+        table = schema.permissions
+        row = self._one(sa.select(table.c.owner).where(table.c.model == model, table.c.project == project))
+        return None if row is None else str(row["owner"])
 
     # the few statements that all of the above are made of
 
     def _insert(self, table: sa.Table, **values: Any) -> None:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(table).values(**values))
+
+    def _make(self, table: sa.Table, request: str | None, **values: Any) -> None:
+        """Insert a row together with the digest of the request that made it: both are there, or neither."""
+        made, now = schema.made, time.time()
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(table).values(**values))
+            if request is not None:
+                connection.execute(sa.delete(made).where(made.c.created_at < now - KEY_SECONDS))
+                connection.execute(sa.insert(made).values(digest=request, thing=values["id"], created_at=now))
 
     def _write(self, statement: sa.Update | sa.Delete) -> int:
         with self._engine.begin() as connection:
@@ -311,6 +387,11 @@ def open_store(settings: ServerSettings) -> Store:
 def new_id(prefix: str) -> str:
     """A fresh id: 96 random bits behind `prefix`."""
     return prefix + secrets.token_hex(12)
+
+
+def _names(column: sa.Column[str], model_id: str) -> sa.ColumnElement[bool]:
+    """Whether a column names the model, or one of its checkpoints."""
+    return sa.or_(column == model_id, column.startswith(f"{model_id}:", autoescape=True))
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -9,6 +9,7 @@ comes to is in `STAGE.json`, written only when the stage is over.
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -47,6 +48,13 @@ class Outcome(Struct, frozen=True):
     error: dict[str, str | None] | None = None
 
 
+class Parent(Struct, frozen=True):
+    """The fine-tuned model that a job starts from: base weights, as `models.load` takes them, and an adapter."""
+
+    base: str
+    adapter: str | None  # a folder
+
+
 class JobFolder(Struct, frozen=True):
     """Where a job keeps its things."""
 
@@ -56,6 +64,16 @@ class JobFolder(Struct, frozen=True):
     def spec(self) -> Path:
         """The run spec to train by."""
         return self.root / "job.yaml"
+
+    @property
+    def parent(self) -> Path:
+        """The `Parent` of a job that starts from a fine-tuned model."""
+        return self.root / "parent.json"
+
+    @property
+    def base(self) -> Path:
+        """That model in one piece: what such a job trains, and what its result is served over."""
+        return self.root / "base"
 
     @property
     def grader(self) -> Path:
@@ -148,8 +166,24 @@ def _finish(folder: JobFolder, stage: Stage) -> Outcome | None:
 def _train(folder: JobFolder) -> Outcome | None:
     from tunesmith import api
 
+    if folder.parent.is_file() and not folder.base.is_dir():
+        make_base(folder)
     result = api.train(load_spec(folder.spec), resume=folder.run.spec.exists())
     return None if result.reason == "interrupted" else Outcome(result.steps, result.tokens)
+
+
+def make_base(folder: JobFolder) -> None:
+    """Merge the parent into one model of the job's own, so that the parent may be deleted when the job has ended."""
+    from tunesmith.exporting.merge import merge_adapter
+
+    for unfinished in folder.root.glob(f".{folder.base.name}.*"):  # left by a killed trainer
+        shutil.rmtree(unfinished, ignore_errors=True)
+    parent = msgspec.json.decode(folder.parent.read_bytes(), type=Parent)
+    if parent.adapter is None:
+        with storage.atomic_folder(folder.base) as copy:
+            shutil.copytree(parent.base, copy, dirs_exist_ok=True)
+    else:
+        merge_adapter(parent.base, Path(parent.adapter), folder.base, rows=load_spec(folder.spec).data.train)
 
 
 def _evaluate(folder: JobFolder) -> Outcome:

@@ -30,7 +30,7 @@ from tunesmith.server.records import JobRecord
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
 from tunesmith.server.supervise import run_stage
-from tunesmith.server.trainer import JobFolder, Stage
+from tunesmith.server.trainer import JobFolder, Parent, Stage
 from tunesmith.spec import dump_spec
 
 PREPARE_QUEUE = "prepare"
@@ -170,12 +170,19 @@ class JobRunner(DBOSConfiguredInstance):
             kept = GraderFile(grader, self._settings.grader_url)
             storage.write_bytes(folder.grader, msgspec.json.encode(kept))
             storage.write_text(folder.reward, REWARD_MODULE)
+        start = self._catalogue.trainable(job.owner, job.model)
+        model = start.base
+        if job.model not in self._catalogue.bases():
+            adapter = None if start.adapter is None else str(start.adapter.folder)
+            storage.write_bytes(folder.parent, msgspec.json.encode(Parent(start.base, adapter)))
+            model = str(folder.base)
         plan = job_plan.plan_job(
             job,
             rows,
             train=train,
             validation=validation,
-            base=self._catalogue.base_reference(job.model),
+            model=model,
+            shape_of=start.base,
             reward=folder.reward,
             output=folder.run.root,
         )
@@ -240,9 +247,11 @@ class JobRunner(DBOSConfiguredInstance):
         """An error inside ends the job, with its message where it is the user's to mend."""
         try:
             yield
+        except RequestError as error:
+            self._fail(job_id, {"code": error.code or code, "message": str(error), "param": error.param})
         except TunesmithError as error:
-            known = isinstance(error, DataError | RequestError)
-            self._fail(job_id, {"code": code if known else "invalid_job", "message": str(error), "param": param})
+            shown = code if isinstance(error, DataError) else "invalid_job"
+            self._fail(job_id, {"code": shown, "message": str(error), "param": param})
         except Exception:  # noqa: BLE001  # a bug of ours must end the job, not leave it without an end
             _log.exception("job %s", job_id)
             self._fail(job_id, {"code": "internal_error", "message": "See the server's log", "param": None})

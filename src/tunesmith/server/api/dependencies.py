@@ -9,6 +9,7 @@ from fastapi.security import HTTPBearer
 from tunesmith.server.auth import Caller, authenticate
 from tunesmith.server.errors import RequestError
 from tunesmith.server.limits import Allowance
+from tunesmith.server.repeats import Attempt, attempt_of
 from tunesmith.server.service import Service
 
 
@@ -50,8 +51,14 @@ def _refuse_if_beyond(allowance: Allowance) -> None:
         )
 
 
+def attempt(request: Request, who: Annotated[Caller, Depends(caller)]) -> Attempt:
+    """Whether the request was sent before."""
+    return attempt_of(who.owner, request.headers)
+
+
 ServiceOf = Annotated[Service, Depends(service)]
 CallerOf = Annotated[Caller, Depends(caller)]
+AttemptOf = Annotated[Attempt, Depends(attempt)]
 After = Annotated[str | None, Query(max_length=128)]
 
 

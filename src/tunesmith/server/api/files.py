@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse
 
 from tunesmith.server import files
-from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
+from tunesmith.server.api.dependencies import After, AttemptOf, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import page_body
 from tunesmith.server.errors import RequestError
 from tunesmith.server.records import FileRecord
@@ -27,6 +27,7 @@ def create(
     request: Request,
     service: ServiceOf,
     caller: CallerOf,
+    attempt: AttemptOf,
     file: Annotated[UploadFile, File()],
     purpose: Annotated[str, Form()],
 ) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def create(
         filename=file.filename or "",
         purpose=purpose,
         stream=file.file,
+        attempt=attempt,
     )
     audit(request, "file.create", record.id)
     return _body(record)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.server import jobs
-from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
+from tunesmith.server.api.dependencies import After, AttemptOf, CallerOf, ServiceOf, audit
 from tunesmith.server.api.pagination import cut_page, page_body
 from tunesmith.server.errors import RequestError
 from tunesmith.server.graders.data import Grader
@@ -93,7 +93,7 @@ class JobBody(_Body):
 
 
 @router.post("", summary="Create a fine-tuning job")
-def create(request: Request, service: ServiceOf, caller: CallerOf, body: JobBody) -> dict[str, Any]:
+def create(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, body: JobBody) -> dict[str, Any]:
     """Validate, plan, train, evaluate and register, in the background."""
     if body.integrations:
         raise RequestError("integrations: none are supported", code="unsupported_value", param="integrations")
@@ -113,6 +113,7 @@ def create(request: Request, service: ServiceOf, caller: CallerOf, body: JobBody
             seed=body.seed,
             metadata=body.metadata or {},
         ),
+        attempt,
     )
     audit(request, "job.create", job.id)
     return job_body(service, job)
@@ -233,7 +234,8 @@ def _method(body: JobBody) -> tuple[Literal["supervised", "dpo", "reinforcement"
                 f"method.{name}: given, but method.type is {kind}", code="invalid_value", param=f"method.{name}"
             )
     if kind == "dpo":
-        return kind, (body.method.dpo or DpoMethod()).hyperparameters.model_dump()
+        section = body.method.dpo or DpoMethod(hyperparameters=DpoHyperparameters(**older.model_dump()))
+        return kind, section.hyperparameters.model_dump()
     if kind == "reinforcement" and body.method.reinforcement is not None:
         return kind, body.method.reinforcement.hyperparameters.model_dump()
     if kind == "supervised" and body.method.supervised is not None:

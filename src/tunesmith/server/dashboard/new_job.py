@@ -82,7 +82,7 @@ def preview(
         return page("error_part.html.j2", request, who, message="Choose a training file to see its plan")
     record = service.store.get_file(who.owner, file)
     path = files.path_of(service.settings, record)
-    plan = _planned(path, service.catalogue.base_reference(model), gpu or None)
+    plan = _planned(path, service.catalogue.trainable(who.owner, model).base, gpu or None)
     return page("plan.html.j2", request, who, body=plan_part(plan), plan=plan)
 
 
@@ -174,7 +174,7 @@ def _form(request: Request, service: Service, who: Visitor, choices: Choices, *,
         who,
         status=200 if problem is None else 400,
         files=found.items,
-        models=sorted(service.catalogue.bases()),
+        models=sorted(entry.id for entry in service.catalogue.entries(who.owner)),
         methods=METHOD_LABELS,
         rewards=REWARD_LABELS,
         gpus=[gpu.name for gpu in known_gpus()],
