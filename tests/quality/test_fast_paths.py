@@ -105,7 +105,8 @@ def test_shingles_overwritten_leave_the_set_that_cutting_them_out_leaves() -> No
     sets = shingle_sets(made, Template(common))
 
     for text, found in zip(made, sets, strict=True):
-        plain = {tuple((text.encode() + bytes(4))[start : start + 5]) for start in range(len(text.encode()))}
+        told = text.replace(".", "").encode()
+        plain = {told[start : start + 5] for start in range(max(len(told) - 4, min(len(told), 1)))}
         whole = shingle_sets([text], none)[0]
         assert len(whole) == len(plain)
         assert found.tolist() == sorted(set(whole.tolist()) - set(common.tolist()))

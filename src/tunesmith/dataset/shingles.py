@@ -1,10 +1,11 @@
 """Texts as sets of shingles: what near-duplicates are told by.
 
-A text is the set of its 5-byte shingles after folding case, width and whitespace: no tokenizer, so every language
-counts alike, and a shingle packs into one integer, so similarities computed from them are exact. Shingles that most
-texts share (an instruction template) say nothing about duplication and are left out.
+A text is the set of its 5-byte shingles after folding case, width and whitespace and leaving out punctuation: no
+tokenizer, so every language counts alike, and a shingle packs into one integer, so similarities computed from them are
+exact. Shingles that most texts share (an instruction template) say nothing about duplication and are left out.
 """
 
+import string
 import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -22,6 +23,14 @@ TEMPLATE_SHARE = 0.5
 TEMPLATE_MINIMUM_TEXTS = 20
 TEMPLATE_SAMPLE = 500
 """Shingles in over half of the (sampled) distinct texts are template, once there are enough texts to tell."""
+
+ASCII_PUNCTUATION = string.punctuation.replace("_", "").encode()
+OTHER_PUNCTUATION = dict.fromkeys(
+    code
+    for code in (*range(0xA1, 0xC0), *range(0x2010, 0x2060), *range(0x3001, 0x3040))
+    if unicodedata.category(chr(code)).startswith("P")
+)
+"""Dashes, quotation marks and the like of most scripts; NFKC has made full-width forms ASCII."""
 
 CHUNK = 64
 """Texts per unit of work: half a megabyte of shingles, which stays in the cache."""
@@ -69,12 +78,12 @@ class Template:
 def shingles_of(texts: Sequence[str], template: Template) -> tuple[Hashes, Integers, NDArray[np.bool_]]:
     """The shingles of all texts in one array, where each text's begin and end in it, (texts + 1,), and which are bare.
 
-    A shingle starts at every byte of a text; those at its end are padded. Each is scrambled by a bijection, so equal
-    hashes are equal shingles. Shingles of the template (and of the padding) are overwritten by another of the same
+    A text shorter than a shingle is padded to one. Each is scrambled by a bijection, so equal hashes are equal
+    shingles. Shingles of the template (and those that run into the padding) are overwritten by another of the same
     text, which leaves its set as if they were cut out and costs a third of that; a text that has no other is bare, and
     what stands in its place means nothing.
     """
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    encoded = [_without_punctuation(text) for text in texts]
     padding = bytes(SHINGLE_BYTES - 1)
     buffer = padding.join(encoded) + padding
     windows = np.ndarray(len(buffer), "<u8", buffer + bytes(8), strides=(1,))
@@ -86,14 +95,22 @@ def shingles_of(texts: Sequence[str], template: Template) -> tuple[Hashes, Integ
 
     removed = template.places_in(shingles)
     begins, lengths = offsets[:-1], np.diff(offsets) - len(padding)
+    own = np.maximum(lengths - len(padding), np.minimum(lengths, 1))  # shingles that do not run into the padding
     before = np.searchsorted(removed, begins)
-    counts = np.searchsorted(removed, begins + lengths) - before
+    counts = np.searchsorted(removed, offsets[1:]) - before
     # Among the removed, what runs on without a gap from a text's beginning has the same difference of place and rank.
     run = np.searchsorted(removed - np.arange(len(removed)), begins - before, side="right") - before
     another = shingles[np.minimum(begins + run, len(shingles) - 1)]
     shingles[removed] = np.repeat(another, counts)
-    shingles[offsets[1:, None] - np.arange(1, SHINGLE_BYTES)] = another[:, None]
-    return shingles, offsets, counts == lengths
+    padded = offsets[1:, None] - np.arange(1, 2 * SHINGLE_BYTES - 1)
+    shingles[np.maximum(padded, (begins + own)[:, None])] = another[:, None]
+    return shingles, offsets, run >= own
+
+
+def _without_punctuation(text: str) -> bytes:
+    if not text.isascii():
+        text = text.translate(OTHER_PUNCTUATION)
+    return text.encode("utf-8", "surrogatepass").translate(None, ASCII_PUNCTUATION)
 
 
 def shingle_sets(texts: Sequence[str], template: Template) -> list[Hashes]:
