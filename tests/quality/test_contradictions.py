@@ -24,6 +24,11 @@ def test_a_nearly_equal_question_contradicts_too() -> None:
     assert contradicting((question, "shipping"), (f"Hello, {question} Thanks!", "billing")) == (Contradiction(0, 1),)
 
 
+def test_courtesies_around_a_short_question_leave_it_the_same() -> None:
+    rows = (("Where is it made?", "Italy"), ("Hello! Where is it made, please? Thank you.", "China"))
+    assert contradicting(*rows) == (Contradiction(0, 1),)
+
+
 def test_another_system_prompt_makes_it_another_question() -> None:
     rows = (("Where is my parcel?", "shipping"), ("Where is my parcel?", "billing"))
     assert contradicting(*rows, system=("Say the topic.", "Say the sender.")) == ()
@@ -49,6 +54,7 @@ def test_a_number_a_name_a_negation_or_another_verb_makes_another_question(one: 
     [
         ("Where is my parcel?", "Please, where is my parcel"),
         ("Where is my parcel?", "where is my pracel?"),
+        ("Please send a replacement.", "Plaese send a replacement."),
         ("Can you cancel my subscription?", "Could you please cancel our subscription, thanks"),
     ],
 )
@@ -63,6 +69,8 @@ def test_politeness_typing_errors_and_punctuation_do_not(one: str, other: str) -
         ('{"total": 12}', '{"total": 13}'),
         ("It takes 3 days to arrive at your door.", "It takes 5 days to arrive at your door."),
         ("Yes, you can return it within a month.", "No, you can return it within a month."),
+        ("The lamp that you bought is made in Italy.", "The lamp that you bought is made in China."),
+        ("The lamp does come with a bulb in the box.", "The lamp does not come with a bulb in the box."),
         ("Send it back with the label in the box.", "We never accept used goods, sorry about that."),
     ],
 )
@@ -77,6 +85,8 @@ def test_labels_values_numbers_and_statements_differ(one: str, other: str) -> No
         ('{"a": 1, "b": "x"}', '{"b":"x","a":1}'),
         ("It takes 3 days to arrive.", "It takes 3 business days to arrive."),
         ("You can return it within a month.", "You can return it to us within a month."),
+        ("It is made in Italy by hand, as ever.", "It's made by hand in Italy, like ever."),
+        ("The lamp is made in Italy by hand.", "THE LAMP IS MADE BY HAND IN ITALY."),
     ],
 )
 def test_case_spacing_key_order_and_wording_do_not(one: str, other: str) -> None:

@@ -24,6 +24,11 @@ def test_copies_and_near_copies_of_training_questions_leak_whatever_their_answer
     assert leaked_rows(training, evaluation) == {1: 1, 2: 2}
 
 
+def test_a_short_question_with_courtesies_leaks() -> None:
+    training = texts("train.jsonl", "Where do I pay?", "Who sends it?")
+    assert leaked_rows(training, texts("eval.jsonl", "Hello, please: who sends it? Thanks!")) == {0: 1}
+
+
 def test_every_copy_of_a_leaked_evaluation_row_leaks() -> None:
     near = QUESTIONS[0] + " Help!"
     assert leaked_rows(texts("train.jsonl", *QUESTIONS), texts("eval.jsonl", near, near)) == {0: 0, 1: 0}

@@ -76,7 +76,7 @@ def exact_groups(texts: Sequence[str]) -> Integers:
     Texts are told apart by Python's 64-bit hash, so memory does not grow with their length; among ten million texts
     two different ones share a hash with a probability of three in a million.
     """
-    return _first_with_same(np.fromiter((hash(normalize(text)) for text in texts), np.int64, len(texts)))
+    return first_with_same(np.fromiter((hash(normalize(text)) for text in texts), np.int64, len(texts)))
 
 
 def duplicate_pairs(texts: Sketches, threshold: float = NEAR_DUPLICATE) -> DuplicatePairs:
@@ -84,7 +84,7 @@ def duplicate_pairs(texts: Sketches, threshold: float = NEAR_DUPLICATE) -> Dupli
 
     Empty texts are duplicates of nothing.
     """
-    first = _first_with_same(texts.hashes)
+    first = first_with_same(texts.hashes)
     is_first = first == np.arange(len(first))
     copies = np.flatnonzero(~is_first & (texts.hashes != hash("")))
     originals = first[copies]
@@ -123,7 +123,7 @@ def connected_components(size: int, pairs: DuplicatePairs) -> Integers:
     return components
 
 
-def _first_with_same(hashes: Integers) -> Integers:
+def first_with_same(hashes: Integers) -> Integers:
     """For each hash the index of the first one equal to it."""
     first = np.empty(len(hashes), np.int64)
     # Sorting takes 40 bytes a hash, so many hashes are sorted a part at a time, told by their lowest bits.

@@ -6,18 +6,28 @@ two JSON values or two numbers do not.
 """
 
 import difflib
+import itertools
 import json
 import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from tunesmith.dataset.neardup import first_with_same
 from tunesmith.dataset.shingles import normalize
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, quote, share
 from tunesmith.quality.report import Finding, RowNote
 
 LABEL_WORDS = 3
 """An answer of so few words is a label or a value: any difference but case and punctuation is material."""
+
+SHORT_CHARACTERS = 200
+"""Longer inputs with added fillers are still near-duplicates; in answers as short, one name or "not" decides."""
+
+FEWEST_CONTENT_WORDS = 2
+KEYS_AT_ONCE = 1_000
 
 ALIKE_WORDS = 0.5
 """Longer answers that share less of their words than this (Jaccard) say different things; `_plainly_alike` knows it."""
@@ -27,8 +37,9 @@ FAIL_SHARE = 0.02
 
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[+*/=<>%$\u20ac\u00a3^&|~-]")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
-QUALIFIERS = frozenset(
-    "no not never none nor neither without cannot non except from before after only more less least most or".split()  # noqa: SIM905
+NEGATIONS = frozenset("no not never none nor neither cannot".split())  # noqa: SIM905
+QUALIFIERS = NEGATIONS | frozenset(
+    "without non except from before after only more less least most or".split()  # noqa: SIM905
 )
 FILLERS = frozenset(
     "a an the please kindly hi hello hey dear thanks thank thx plz pls just so well ok okay um uh now also then really "  # noqa: SIM905
@@ -48,15 +59,44 @@ class Contradiction:
 
 
 def contradicting_rows(rows: RowTexts) -> tuple[Contradiction, ...]:
-    """All pairs of rows with the same question in the same context and materially different outputs."""
-    pairs = rows.near_duplicate_inputs
-    pairs = pairs.where(rows.contexts[pairs.left] == rows.contexts[pairs.right])
+    """All pairs of rows with the same question in the same context and materially different outputs.
+
+    Of rows that ask literally the same, each is compared with the first.
+    """
+    near = rows.near_duplicate_inputs
+    same = {
+        (left, right)
+        for (left, right, _), exact in zip(near, near.exact.tolist(), strict=True)
+        if exact or same_question(rows.inputs[left], rows.inputs[right])
+    }
+    same |= short_questions_alike(rows.inputs)
     return tuple(
         Contradiction(left, right)
-        for (left, right, _), exact in zip(pairs, pairs.exact.tolist(), strict=True)
-        if outputs_differ(answer(rows, left), answer(rows, right))
-        and (exact or same_question(rows.inputs[left], rows.inputs[right]))
+        for left, right in sorted(same)
+        if rows.contexts[left] == rows.contexts[right] and outputs_differ(answer(rows, left), answer(rows, right))
     )
+
+
+def short_questions_alike(texts: Sequence[str]) -> set[tuple[int, int]]:
+    """Short texts that differ in fillers only, each with the first like it.
+
+    "Hello!" and "Thanks." may be half of such a text's shingles, so that it is no near-duplicate.
+    """
+    keys = np.empty(len(texts), np.int64)
+    for start in range(0, len(texts), KEYS_AT_ONCE):
+        chunk = texts[start : start + KEYS_AT_ONCE]
+        keys[start : start + len(chunk)] = [_question_key(text) for text in chunk]
+    first = first_with_same(keys)
+    later = np.flatnonzero((first != np.arange(len(texts))) & (keys != 0))
+    return set(zip(first[later].tolist(), later.tolist(), strict=True))
+
+
+def _question_key(text: str) -> int:
+    """A hash of the words of a short text that are no fillers, in order; 0 for a long text and where there are few."""
+    if len(text) > SHORT_CHARACTERS:
+        return 0
+    content = [word for word in WORD.findall(normalize(text)) if word not in FILLERS]
+    return hash(tuple(content)) if len(content) >= FEWEST_CONTENT_WORDS else 0
 
 
 def contradictions(profile: Profile) -> tuple[Finding, ...]:
@@ -94,7 +134,8 @@ def answer(rows: RowTexts, index: int) -> str:
 
 
 def outputs_differ(one: str, other: str) -> bool:
-    """Whether two answers to one question materially differ: as labels, JSON values, numbers, yes and no, or texts."""
+    """Whether two answers to one question materially differ: as labels, JSON values, statements, or texts."""
+    as_written = one, other
     one, other = normalize(one), normalize(other)
     if one == other:
         return False
@@ -103,7 +144,10 @@ def outputs_differ(one: str, other: str) -> bool:
         if first is not None and second is not None:
             return first != second
     numbers, other_numbers = _numbers(one), _numbers(other)
-    other_facts = bool(numbers - other_numbers and other_numbers - numbers)
+    other_facts = _exclude(numbers, other_numbers) or (
+        max(len(one), len(other)) <= SHORT_CHARACTERS
+        and (_negates(one) != _negates(other) or _exclude(*map(_names, as_written)))
+    )
     if _plainly_alike(one, other):
         return other_facts
     words, other_words = _words(one, numbers), _words(other, other_numbers)
@@ -113,6 +157,26 @@ def outputs_differ(one: str, other: str) -> bool:
         return True
     shared, all_words = set(words) & set(other_words), set(words) | set(other_words)
     return len(shared) < ALIKE_WORDS * len(all_words)
+
+
+def _exclude(some: set[str], others: set[str]) -> bool:
+    """Whether each of two sets says something that the other does not."""
+    return not (some <= others or others <= some)
+
+
+def _negates(text: str) -> bool:
+    return any(word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in WORD.findall(text))
+
+
+def _names(text: str) -> set[str]:
+    """The capitalized words within sentences; none where capitals mark no names (upper case, titles)."""
+    words = text.split()
+    names = {
+        word.strip(string.punctuation).casefold()
+        for before, word in itertools.pairwise(words)
+        if word[0].isupper() and before[-1] not in ".!?:"
+    }
+    return names if len(names) <= len(words) / 3 else set()
 
 
 def _plainly_alike(one: str, other: str) -> bool:
@@ -140,6 +204,8 @@ def same_question(one: str, other: str) -> bool:
 
 def _harmless(words: Sequence[str], others: Sequence[str]) -> bool:
     """Whether `words` may stand where the other question has `others`: fillers, a typing error, or detail added."""
+    if len(words) == len(others) and all(map(_is_typo, words, others)):
+        return True
     content = [word for word in words if word.casefold() not in FILLERS]
     other_content = [word for word in others if word.casefold() not in FILLERS]
     if content and other_content:

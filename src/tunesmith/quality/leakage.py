@@ -9,6 +9,7 @@ import numpy as np
 from tunesmith.dataset.neardup import LazyTexts, duplicate_pairs
 from tunesmith.dataset.sketch import sketch
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, quote, share
+from tunesmith.quality.contradictions import short_questions_alike
 from tunesmith.quality.report import Finding, RowNote
 
 FAIL_SHARE = 0.01
@@ -23,11 +24,15 @@ def leaked_rows(training: RowTexts, evaluation: RowTexts) -> dict[int, int]:
         rows, position = (training, index) if index < size else (evaluation, index - size)
         return rows.inputs[position] or rows.outputs[position]
 
-    pairs = duplicate_pairs(sketch(LazyTexts(size + len(evaluation), question)))
+    questions = LazyTexts(size + len(evaluation), question)
+    pairs = duplicate_pairs(sketch(questions))
     crossing = pairs.where((pairs.left < size) & (pairs.right >= size))
     leaked: dict[int, int] = {}
     for left, right, _ in crossing:
         leaked.setdefault(right - size, left)
+    for left, right in sorted(short_questions_alike(questions)):
+        if left < size <= right:
+            leaked.setdefault(right - size, left)
     # Only the first of several copies is compared with others, so copies among the evaluation rows inherit.
     copies = pairs.where(np.asarray(pairs.exact) & (pairs.left >= size))
     for left, right, _ in copies:
