@@ -35,6 +35,7 @@ class Wire:
     page: int = 3
     query: dict[str, str] = field(default_factory=dict)
     answers: Callable[[str, list[dict[str, str]]], str] = lambda model, turns: "?"
+    asked: dict[str, Any] = field(default_factory=dict)
     keys: set[str] = field(default_factory=lambda: {"secret-key"})
 
     def count(self, method: str, path: str) -> int:
@@ -127,6 +128,7 @@ def openai_answer(wire: Wire, method: str, path: str, body: Any) -> Answer | Non
         case "GET", "/files/file-result/content":
             return 200, {}, b"step,train_loss\n1,0.9\n"
         case "POST", "/fine_tuning/jobs":
+            wire.asked = body
             return 200, {}, openai_job(wire, "validating_files")
         case "GET", "/fine_tuning/jobs":
             return 200, {}, {"object": "list", "data": [openai_job(wire, wire.script[-1])], "has_more": False}
@@ -178,6 +180,7 @@ def openai_job(wire: Wire, status: str) -> dict[str, Any]:
         "seed": 0,
         "estimated_finish": None,
         "integrations": [],
+        "metadata": wire.asked.get("metadata"),
     }
 
 
@@ -220,6 +223,7 @@ def together_answer(wire: Wire, method: str, path: str, body: Any) -> Answer | N
             estimate = {"estimation_available": True, "estimated_total_price": 4.25, "allowed_to_proceed": True}
             return 200, {}, estimate | {"user_limit": 100.0, "estimated_train_token_count": 9000.0}
         case "POST", "/fine-tunes":
+            wire.asked = body
             return 200, {}, together_job(wire, "pending")
         case "GET", "/fine-tunes":
             return 200, {}, {"data": [together_job(wire, wire.script[-1])]}
@@ -288,6 +292,8 @@ def together_job(wire: Wire, status: str) -> dict[str, Any]:
         "user_id": "u1",
         "token_count": 9000,
         "training_file": "file-0",
+        "suffix": wire.asked.get("suffix"),
+        "random_seed": wire.asked.get("random_seed"),
         "events": wire.events,
         "n_epochs": 3,
     }

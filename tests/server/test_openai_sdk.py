@@ -92,6 +92,19 @@ def test_preferences_and_graders_train_too(client: openai.OpenAI) -> None:
     assert "reward" in client.files.content(reinforcement.result_files[0]).text.splitlines()[0]
 
 
+def test_the_older_place_of_hyperparameters_holds_for_each_method(client: openai.OpenAI) -> None:
+    file = client.files.create(file=("t.jsonl", ticket_rows(6)), purpose="fine-tune")
+    for kind in ("supervised", "dpo"):
+        made = client.fine_tuning.jobs.create(
+            model="embedded",
+            training_file=file.id,
+            method={"type": kind},  # type: ignore[typeddict-item]
+            hyperparameters={"n_epochs": 7},
+        )
+        assert getattr(made.method, kind).hyperparameters.n_epochs == 7
+        client.fine_tuning.jobs.cancel(made.id)
+
+
 def test_rows_that_the_method_cannot_learn_from_fail_the_job_with_their_line(client: openai.OpenAI) -> None:
     file = client.files.create(file=("plain.jsonl", ticket_rows(3)), purpose="fine-tune")
     made = client.fine_tuning.jobs.create(model="embedded", training_file=file.id, method={"type": "dpo"})
@@ -286,7 +299,12 @@ def test_an_echoed_prompt_comes_with_its_own_logprobs(client: openai.OpenAI) -> 
 
 @pytest.mark.parametrize(
     ("change", "param"),
-    [({"max_tokens": 0}, "max_tokens"), ({"echo": True, "stream": True}, "echo"), ({"prompt": ["a", 5]}, "prompt")],
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"echo": True, "stream": True}, "echo"),
+        ({"prompt": ["a", 5]}, "prompt"),
+        ({"stream_options": {}}, "stream_options"),
+    ],
 )
 def test_a_wrong_completion_request_names_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:
     with pytest.raises(openai.BadRequestError) as error:
@@ -310,6 +328,8 @@ def test_a_wrong_completion_request_names_the_parameter(client: openai.OpenAI, c
         ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"functions": [{"name": "f"}]}, "functions"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"max_tokens": 2, "max_completion_tokens": 2}, "max_tokens"),
     ],
 )
 def test_a_wrong_chat_request_names_the_parameter(client: openai.OpenAI, change: dict, param: str) -> None:

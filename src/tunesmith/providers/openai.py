@@ -22,6 +22,9 @@ MINIMUM_ROWS = 10
 EXAMPLE_TOKENS = (("gpt-3.5", 16_385), ("gpt-4o", 65_536), ("gpt-4.1", 65_536))
 """By the beginning of the model's name. https://platform.openai.com/docs/guides/supervised-fine-tuning, 2025-11."""
 
+METADATA_KEY = "tunesmith_request"
+"""The key of a job's metadata that holds the token of its request."""
+
 _STATES: dict[str, Status] = {
     "validating_files": "queued",
     "queued": "queued",
@@ -100,9 +103,22 @@ class OpenAI:
                 suffix=request.suffix,
                 seed=request.seed,
                 method=method,  # type: ignore[arg-type]  # a dict by the method's name is not a TypedDict to mypy
+                metadata={METADATA_KEY: request.token},
+                extra_headers={"Idempotency-Key": request.token},
             )
 
         return _job(self._call(create))
+
+    def find_job(self, request: JobRequest) -> Job | None:
+        """The job that carries the request's token in its metadata."""
+
+        def find() -> "FineTuningJob | None":
+            jobs = self._client.fine_tuning.jobs.list(limit=100, metadata={METADATA_KEY: request.token})
+            # A compatible server may not know the filter.
+            return next((job for job in jobs if (job.metadata or {}).get(METADATA_KEY) == request.token), None)
+
+        job = self._call(find)
+        return None if job is None else _job(job)
 
     def retrieve(self, job: str) -> Job:
         """How the job stands."""

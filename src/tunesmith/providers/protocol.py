@@ -34,7 +34,13 @@ class Rules(Struct, frozen=True):
 
 
 class JobRequest(Struct, frozen=True):
-    """A job as the run spec asks for it; `training_file` and `validation_file` are the provider's file ids."""
+    """A job as the run spec asks for it; `training_file` and `validation_file` are the provider's file ids.
+
+    `token` is the request's own, drawn at `begun` (a Unix time), by which a job can be found whose answer was lost.
+    """
+
+    token: str
+    begun: float
 
     model: str
     training_file: str
@@ -115,6 +121,9 @@ class Provider(Protocol):
 
     def create(self, request: JobRequest) -> Job:
         """Start the job. Raises SpecError when the provider cannot do what the request asks."""
+
+    def find_job(self, request: JobRequest) -> Job | None:
+        """The job that `create` has started for this very request, if it did."""
 
     def retrieve(self, job: str) -> Job:
         """How the job stands."""

@@ -1,11 +1,15 @@
-"""`provider.json`: which job trains this run, so that a watch that was interrupted goes on. No key is ever in it."""
+"""`provider.json`: which job trains this run, so that a watch that was interrupted goes on; before it there is
+`provider/request.json`: what was asked, so that a submit that was interrupted buys nothing twice. No key is in them.
+"""
+
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from tunesmith import storage
 from tunesmith.errors import RunError
-from tunesmith.providers.protocol import Job
+from tunesmith.providers.protocol import Job, JobRequest
 from tunesmith.run_folder import RunFolder
 
 
@@ -25,6 +29,34 @@ class ProviderState(Struct, frozen=True):
     best_loss: float | None = None
     best_step: int | None = None
     last_step: int = 0
+
+
+class Begun(Struct, frozen=True):
+    """A request about to be sent to `provider`, for the run of `spec` (its YAML)."""
+
+    provider: str
+    spec: str
+    request: JobRequest
+
+
+def begun_file(run: RunFolder) -> Path:
+    """Where the request is written down."""
+    return run.root / "provider" / "request.json"
+
+
+def read_begun(run: RunFolder) -> Begun | None:
+    """The request that a submit before this one has written down, if it came that far. Raises RunError."""
+    try:
+        return msgspec.json.decode(begun_file(run).read_bytes(), type=Begun)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise RunError(f"{begun_file(run)}: not a request ({error}); remove it") from error
+
+
+def write_begun(run: RunFolder, begun: Begun) -> None:
+    """Write a request down."""
+    storage.write_bytes(begun_file(run), msgspec.json.format(msgspec.json.encode(begun), indent=2) + b"\n")
 
 
 def read_state(run: RunFolder) -> ProviderState:

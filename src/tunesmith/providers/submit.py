@@ -2,11 +2,13 @@
 
 In the order of what it costs: the key, the data and the provider's rules, the price, a person's yes; only then does a
 byte leave this machine. A file's name carries its checksum and is looked for before it is sent, so nothing is
-uploaded twice, from whichever machine.
+uploaded twice, from whichever machine. What is asked is written down before it is sent: a submit that is interrupted
+finds the job again that it may have started, instead of buying another.
 """
 
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from tunesmith.providers.cost import price_of
 from tunesmith.providers.data import Method, Prepared, prepare
 from tunesmith.providers.find import find_provider
 from tunesmith.providers.protocol import Job, JobRequest, Lora, Provider
-from tunesmith.providers.state import ProviderState, write_state
+from tunesmith.providers.state import Begun, ProviderState, begun_file, read_begun, write_begun, write_state
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec
 from tunesmith.training.event_log import EventLog
@@ -76,12 +78,47 @@ def submit(spec: RunSpec, provider: str, *, confirm: Confirm) -> Job | None:
         price_source="" if price is None else f"{price.source}, {price.as_of}",
         notes=prepared.notes,
     )
-    if not confirm(offer):
-        return None
-    request = JobRequest(
+    job, begun = _started_before(run, provider, spec)
+    if job is None or begun is None:
+        if not confirm(offer):
+            return None
+        files = (_upload(place, run, prepared), None if checked is None else _upload(place, run, checked))
+        begun = Begun(provider, dump_spec(spec), _request(spec, run, method, epochs, lora, files))
+        if not _accept_quote(place, begun.request, offer, confirm):
+            return None
+        write_begun(run, begun)
+        job = place.create(begun.request)
+    asked = begun.request
+    _record(run, spec, ProviderState(provider, job, asked.training_file, asked.validation_file), offer, rows)
+    return job
+
+
+def _started_before(run: RunFolder, provider: str, spec: RunSpec) -> tuple[Job | None, Begun | None]:
+    """The job that a submit started which was interrupted before it could write the job down, and its request.
+
+    Raises RunError when the job is there but was asked for in another way.
+    """
+    begun = read_begun(run)
+    job = None if begun is None else find_provider(begun.provider).find_job(begun.request)
+    if job is not None and begun is not None and (begun.provider, begun.spec) != (provider, dump_spec(spec)):
+        raise RunError(
+            f"{run.root}: an interrupted submit has started job {job.id} from here, at another provider or by another "
+            f"spec; cancel it with: tunesmith jobs cancel {job.id} --provider {begun.provider}, then remove "
+            f"{begun_file(run)}"
+        )
+    return job, begun
+
+
+def _request(
+    spec: RunSpec, run: RunFolder, method: Method, epochs: int, lora: Lora | None, files: tuple[str, str | None]
+) -> JobRequest:
+    """What is asked of the provider; `files` are the ids of the training and the validation file."""
+    return JobRequest(
+        token=secrets.token_hex(16),
+        begun=time.time(),
         model=spec.model,
-        training_file=_upload(place, run, prepared),
-        validation_file=None if checked is None else _upload(place, run, checked),
+        training_file=files[0],
+        validation_file=files[1],
         suffix=_suffix(run),
         seed=spec.training.seed,
         method=method,
@@ -96,11 +133,6 @@ def submit(spec: RunSpec, provider: str, *, confirm: Confirm) -> Job | None:
         lora=lora,
         beta=getattr(spec.objective, "beta", None) if method == "dpo" else None,
     )
-    if not _accept_quote(place, request, offer, confirm):
-        return None
-    job = place.create(request)
-    _record(run, spec, ProviderState(provider, job, request.training_file, request.validation_file), offer, rows)
-    return job
 
 
 def _check_folder(run: RunFolder) -> None:

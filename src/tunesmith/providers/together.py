@@ -28,6 +28,9 @@ _STATES: dict[str, Status] = {
 
 _SCHEDULERS: dict[str, Literal["cosine", "linear"]] = {"cosine": "cosine", "linear": "linear"}
 
+CLOCK_SECONDS = 600.0
+"""By how much Together's clock may be behind ours."""
+
 _FILE_SECONDS = 600.0
 """Together checks a file after its upload; longer than this it has not taken."""
 
@@ -135,6 +138,21 @@ class Together:
             return self.retrieve(self._call(create))
         except ValueError as error:  # the SDK compares the request with the model's limits
             raise SpecError(f"together: {' '.join(str(error).split())}") from error
+
+    def find_job(self, request: JobRequest) -> Job | None:
+        """The newest job on the request's file with its suffix and seed that is no older than the request.
+
+        Together keeps no word of ours with a job.
+        """
+        started = [
+            job
+            for job in self._call(lambda: self._client.fine_tuning.list()).data
+            if (job.training_file, job.suffix) == (request.training_file, request.suffix)
+            and job.random_seed in (None, request.seed)
+            and job.created_at.timestamp() >= request.begun - CLOCK_SECONDS
+        ]
+        newest = max(started, key=lambda job: job.created_at, default=None)
+        return None if newest is None else self.retrieve(newest.id)
 
     def retrieve(self, job: str) -> Job:
         """How the job stands."""

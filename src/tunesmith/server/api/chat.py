@@ -91,6 +91,13 @@ class ChatBody(GenerationBody):
 @router.post("", summary="Create a chat completion")
 async def create(request: Request, service: ServiceOf, caller: CallerOf, body: ChatBody) -> Response:
     """Reply to a conversation."""
+    body.check_stream_options()
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise RequestError(
+            "max_tokens: not together with max_completion_tokens, its newer name",
+            code="invalid_value",
+            param="max_tokens",
+        )
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs: needs logprobs: true", code="invalid_value", param="top_logprobs")
     schema = None if body.response_format is None else body.response_format.schema_of_reply()

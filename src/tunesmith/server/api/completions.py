@@ -36,6 +36,7 @@ class CompletionBody(GenerationBody):
 async def create(request: Request, service: ServiceOf, caller: CallerOf, body: CompletionBody) -> Response:
     """Go on from each prompt."""
     wanted = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    body.check_stream_options()
     if body.echo and body.stream:
         raise RequestError("echo: not together with stream", code="unsupported_value", param="echo")
     if not wanted and not body.echo:

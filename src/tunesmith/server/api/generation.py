@@ -67,6 +67,11 @@ class GenerationBody(BaseModel):
             raise RequestError("stop: at most 4 sequences", code="invalid_value", param="stop")
         return tuple(stops)
 
+    def check_stream_options(self) -> None:
+        """Refuse options of a stream without one, which would have no effect. Raises RequestError."""
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("stream_options: needs stream: true", code="invalid_value", param="stream_options")
+
     def sampling(self, generator: Generator, *, logprobs: int | None) -> Sampling:
         """The sampling settings; without a seed, a fresh one."""
         bias = {}
