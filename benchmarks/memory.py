@@ -10,9 +10,11 @@ was made with, `held-out` differs from it in every number, `ranks` are processes
 """
 
 import argparse
+import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -98,8 +100,8 @@ def main() -> None:
             )
         print("\n".join(_summary(outcomes)))
         sections.append(_section(part, outcomes))
-    if arguments.write is not None:
-        arguments.write.write_text(_head(arguments.parts) + "\n".join(sections), encoding="utf-8")
+        if arguments.write is not None:
+            arguments.write.write_text(_head(arguments.parts) + "\n".join(sections), encoding="utf-8")
 
 
 def _misses(outcome: Outcome) -> tuple[bool, bool]:
@@ -126,18 +128,17 @@ def _head(parts: list[str]) -> str:
     import bitsandbytes
     import transformers
 
-    return f"""# Predicted against measured peak memory
-
-`python -m benchmarks.memory --parts {" ".join(parts)}`, torch {torch.__version__}, transformers \
-{transformers.__version__}, bitsandbytes {bitsandbytes.__version__}, CPU allocator. What is measured is the engine's own
-second optimizer step of two micro-batches. `analytic` is `tunesmith plan`'s count, `exact` is `--exact`'s trace of the
-same step on fake tensors, `rule` the field's rule of thumb; all as shares of the measured peak. Right is 97% to 110%
-for analytic and 97% to 103% for exact; misses are marked. Half of the tokens are supervised, LoRA's rank is 16, and
-GRPO and PPO sample 8 replies a step unless a case says otherwise; PPO holds a reward model. Prefix tuning has no
-checkpointed step. Of several ranks, what gloo allocates for itself to move tensors between CPUs is left out: NCCL works
-on the tensors themselves. Ranks are not traced.
-
-"""
+    said = f"""
+    `python -m benchmarks.memory --parts {" ".join(parts)} --write FILE`, torch {torch.__version__}, transformers
+    {transformers.__version__}, bitsandbytes {bitsandbytes.__version__}, PyTorch's CPU allocator on x86-64,
+    {date.today()}. What is measured is the engine's own second optimizer step, of two micro-batches. `analytic` is
+    the count of `tunesmith plan`, `exact` the trace of `--exact`, of the same step on fake tensors, `rule` the field's
+    rule of thumb; all as shares of the measured peak. Right is 97% to 110% for analytic and 97% to 103% for exact;
+    misses are marked. Half of the tokens are supervised, LoRA's rank is 16, and GRPO and PPO sample 8 replies a step
+    unless a case says otherwise; PPO holds a reward model. Prefix tuning has no checkpointed step. Of several ranks,
+    what gloo allocates to move tensors between CPUs is left out, as is the moment for which its thread keeps a tensor
+    that it has moved: NCCL works on the tensors themselves. Ranks are not traced."""
+    return f"# Predicted against measured peak memory\n\n{textwrap.fill(' '.join(said.split()), 120)}\n\n"
 
 
 def _section(part: str, outcomes: list[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""The cases of `benchmarks/memory.py`: the grid that the count was made with, cases it has not seen, and ranks."""
+"""The cases of `benchmarks.memory`: the grid that the count was made with, cases it has not seen, and ranks."""
 
 import itertools
 from collections.abc import Iterable

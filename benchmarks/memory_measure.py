@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from benchmarks.memory_grid import Case
+from torch import Tensor
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.distributed.tensor import DTensor
 
 from tunesmith.training import ranks
@@ -28,11 +31,12 @@ def measured_peak(case: Case) -> int:
     Weights, gradients and optimizer state are in it.
     """
     torch.manual_seed(0)
-    before = _held_bytes()  # of the case before
+    gc.collect()
+    gc.freeze()  # what there is already is neither searched nor counted
     learner = build_learner(case.config, case.method, case.work)
     step = sample_step(learner, case.method, case.work)
-    step()  # from the second step on the optimizer has its state
-    held = _held_bytes() - before
+    step()  # whatever is made once is made
+    held = _held_bytes()
     with _recorded() as during:
         step()
     return held + max(itertools.accumulate(during))
@@ -72,11 +76,31 @@ def _join(numbers: Any, count: int, port: int) -> None:
     )  # fmt: skip
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    for collective in (DefaultAllGather, DefaultReduceScatter):
+        _let_go(collective)
     ranks.join()
 
 
+def _let_go(collective: Any) -> None:
+    """Make `collective`, a class of FSDP2's, return when nothing of the backend holds its tensors any more.
+
+    gloo says that it is done before its thread lets go of them, some time later: one layer more at a peak, or none.
+    """
+    communicate = collective.__call__
+
+    def until_let_go(self: Any, output_tensor: Tensor, input_tensor: Tensor, *others: Any, **named: Any) -> Any:
+        storages = [tensor.untyped_storage()._cdata for tensor in (output_tensor, input_tensor)]
+        before = [torch._C._storage_Use_Count(storage) for storage in storages]
+        work = communicate(self, output_tensor, input_tensor, *others, **named)
+        while work is None and [torch._C._storage_Use_Count(storage) for storage in storages] > before:
+            time.sleep(1e-4)
+        return work
+
+    collective.__call__ = until_let_go
+
+
 def _held_bytes() -> int:
-    """Of all tensors there are, each storage once. A profiler may miss what a backend's thread gave back."""
+    """Of all new tensors, each storage once. A profiler may miss what a backend's thread gave back."""
     gc.collect()
     tensors = (found for found in gc.get_objects() if issubclass(type(found), torch.Tensor))
     plain = (found for found in tensors if not isinstance(found, DTensor) and found.device.type == "cpu")

@@ -1,6 +1,6 @@
 """Against what PyTorch's CPU allocator gave for the engine's own steps (torch 2.13, transformers 5, bitsandbytes 0.50).
 
-`benchmarks/memory.py` runs the whole grid; here is one case of each method, tracing and counting.
+`benchmarks.memory` runs the whole grid; here is one case of each method, tracing and counting.
 """
 
 import pytest

@@ -53,11 +53,26 @@ def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 
 
 def prefix_bytes(shape: ModelShape, work: Workload) -> int:
-    """What a prefix adds to a layer: its keys and values, a mask, and with a mask keys are repeated for their heads."""
+    """What a prefix adds to a layer: its keys and values, a mask, and with a mask keys are repeated for their heads.
+
+    Those of one head for all queries are no copies: they are read again.
+    """
     reach = work.length + work.virtual_tokens
     width = work.width
-    keys = 2 * width * work.rows * (shape.query_width * reach - shape.kv_width * work.length)
+    one_head = shape.kv_width == shape.query_width // shape.heads
+    repeated = shape.kv_width if one_head else shape.query_width
+    keys = 2 * width * work.rows * (repeated * reach - shape.kv_width * work.length)
     return keys + width * work.tokens * reach
+
+
+def eager_bytes(shape: ModelShape, work: Workload) -> int:
+    """Of a layer without fused attention: capped scores in the run's precision, weights in fp32 and cast back."""
+    return 8 * shape.heads * work.length * work.tokens
+
+
+def mask_bytes(work: Workload) -> int:
+    """Without fused attention masks are matrices: one for all that came before, one for a window of it."""
+    return 2 * work.width * work.length * work.tokens
 
 
 def fast_norms(shape: ModelShape, work: Workload) -> bool:
@@ -96,6 +111,12 @@ def end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     return norm + work.supervised * shape.hidden * width
 
 
+def norm_backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
+    """In a norm's backward pass: the gradient that came, and in fp32 two products, beside bf16 both factors, too."""
+    came = residual_width(method, work)
+    return work.tokens * shape.hidden * (came + (8 if came == 4 else 16))
+
+
 def _chunk(shape: ModelShape, work: Workload) -> int:
     """Logits that the engine's loss holds at once."""
     return min(work.supervised, max(1, CHUNK_LOGITS // shape.vocabulary)) * shape.vocabulary
@@ -129,9 +150,15 @@ def logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """The widest moment of a layer's backward pass: feed-forward gradients beside the residual stream's."""
     width = work.width
-    # A frozen product leaves its input's gradient beside those of its factors; autocast casts gradients to and fro.
-    wide = 1 if _fast_lora(method) or (width == 4 and method in ("full", "qlora")) else 3
-    gradients = work.tokens * (wide * width * shape.ffn_width + 2 * residual_width(method, work) * shape.hidden)
+    # Of a product and its two factors; what down's adapter or weight kept of the product is gone by then, where it has
+    # one. Autocast casts gradients to and fro.
+    wide = 2 if _fast_lora(method) or (width == 4 and method in ("full", "qlora")) else 3
+    residual = 2 * residual_width(method, work) * shape.hidden * work.tokens
+    gradients = wide * width * shape.ffn_width * work.tokens + residual
+    if shape.eager:  # of attention weights and of scores, when a layer's queries, keys, values and first norm are left
+        left = 2 * width * (shape.query_width + shape.kv_width) + (4 + width) * shape.hidden
+        gone = (activation_bytes(shape, method, work) - left) * work.tokens
+        gradients = max(gradients, eager_bytes(shape, work) + residual - gone)
     if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
         gradients += 4 * shape.vocabulary * shape.hidden
     return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
@@ -151,12 +178,12 @@ def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
     width = work.width
     layer = 4 * width * (shape.ffn_width + shape.hidden)  # of a token, where nothing is kept
-    rows = max(1, min(work.rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
+    rows = max(1, min(work.own_rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
     cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
     prompts = rows * (work.length - round(work.length * work.supervised_share))
     sampling = cache + max(prompts * layer, rows * shape.vocabulary * 12)  # the last logits, sorted out in fp32
     read = msgspec.structs.replace(
-        work, rows=max(1, min(work.rollouts, READ_TOKENS // work.length)), checkpointing=False
+        work, rows=max(1, min(work.own_rollouts, READ_TOKENS // work.length)), checkpointing=False
     )
     reading = read.tokens * shape.hidden * 4 + max(read.tokens * layer, forward_logit_bytes(shape, method, read))
     return max(sampling, reading)

@@ -2,7 +2,7 @@
 
 The count follows one optimizer step of the engine through its three fullest moments: the head's logits, the backward
 pass of a layer, and the gradient of the embedding. What autograd keeps for a Llama-like block is counted tensor by
-tensor; `benchmarks/memory.py` holds the result against what the allocator gave. It costs microseconds; other block
+tensor; `benchmarks.memory` holds the result against what the allocator gave. It costs microseconds; other block
 designs (mixtures of experts, state spaces) are approximated, `plan --exact` traces them.
 """
 
@@ -14,9 +14,12 @@ from tunesmith.planning.activations import (
     activation_bytes,
     backward_bytes,
     cast_bytes,
+    eager_bytes,
     end_bytes,
     forward_logit_bytes,
     logit_bytes,
+    mask_bytes,
+    norm_backward_bytes,
     prefix_bytes,
     residual_width,
     rollout_bytes,
@@ -94,10 +97,14 @@ def rule_of_thumb(method: Method, parameters: int) -> float | None:
 def estimate(shape: ModelShape, method: Method, work: Workload) -> Memory:
     """Peak memory of one training step of `method`, in bytes per part, on each of the GPUs."""
     match method:
-        case "prompt":  # virtual tokens stand in front of every row
-            work = msgspec.structs.replace(work, length=work.length + work.virtual_tokens)
+        case "prompt":  # virtual tokens stand in front of every row, and nothing is learned at them
+            length = work.length + work.virtual_tokens
+            share = work.supervised_share * work.length / length
+            work = msgspec.structs.replace(work, length=length, supervised_share=share)
         case "dpo":  # a row is two: the chosen and the rejected reply
             work = msgspec.structs.replace(work, rows=2 * work.rows)
+        case "grpo" | "ppo":  # there are no more rows than replies
+            work = msgspec.structs.replace(work, rows=min(work.rows, work.own_rollouts))
     memory = _step(shape, method, work)
     if method in ("grpo", "ppo"):
         memory = msgspec.structs.replace(memory, update=rollout_bytes(shape, method, work))
@@ -112,8 +119,8 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
     tokens = work.tokens
     trainable = trainable_parameters(shape, method, work.rank, work.virtual_tokens)
     layer = activation_bytes(shape, method, work) * tokens
-    if shape.eager:  # capped scores in the run's precision, attention weights in fp32 and cast back
-        layer += 8 * shape.heads * work.length * tokens
+    if shape.eager:
+        layer += eager_bytes(shape, work)
     if method == "prefix":
         layer += prefix_bytes(shape, work)
     casts = cast_bytes(shape, method, work)
@@ -121,18 +128,20 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
     backward = backward_bytes(shape, method, work)
     logits = logit_bytes(shape, method, work)
     if work.checkpointing:  # each layer's input is kept; one layer at a time is computed again
-        activations = shape.layers * shape.hidden * residual_width(method, work) * tokens + ends
+        activations = shape.layers * shape.hidden * residual_width(method, work) * tokens
         backward += layer + casts // shape.layers
         logits = max(logits, casts + forward_logit_bytes(shape, method, work))  # the casts last through the forward
     else:
-        activations = shape.layers * layer + casts + ends
+        activations = shape.layers * layer + casts
+    if shape.eager:
+        activations += mask_bytes(work)
     return Memory(
         weights=_weight_bytes(shape, method, work) + (0 if method == "full" else 4 * trainable),
         gradients=4 * trainable,  # parameters that learn are fp32, whatever the precision
         optimizer=8 * trainable,  # AdamW: two moments
         activations=activations,
-        logits=logits,
-        temporary=backward,
+        logits=ends + logits,
+        temporary=max(backward, ends + norm_backward_bytes(shape, method, work)),
         update=update_bytes(shape, work) if method == "full" else 0,
     )
 
@@ -180,11 +189,13 @@ def _sharded(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
     root = matrix * (1 if shape.tied else 2) + 4 * shape.hidden
     layers, layer = shape.layers, (4 * shape.parameters - root) // shape.layers
     waits = memory.temporary + (0 if shape.tied else matrix)  # where it is tied, the head's gradient is in it already
-    # When the last layer's backward pass begins, it is whole and the one before it is fetched; at its end its
-    # activations are gone and its gradients are there. Later ones have the gradients of the layer after them, too.
+    # When the last layer's backward pass begins, it is whole and the one before it is fetched; at its end its gradients
+    # are there and its activations gone, its first norm's last. Later ones have the gradients of the layer after them,
+    # too.
     of_layer = memory.activations // layers
     first = layer + min(layers - 1, 1) * layer
-    begins, ends = waits + first, matrix + first + layer - of_layer
+    begins = waits + first
+    ends = matrix + first + layer - of_layer + norm_backward_bytes(shape, "full", work)
     if layers > 2:
         begins = max(begins, waits + 3 * layer - of_layer)
         ends = max(ends, matrix + 4 * layer - 2 * of_layer)

@@ -45,6 +45,11 @@ class Workload(Struct, frozen=True):
         return max(1, round(self.tokens * self.supervised_share))
 
     @property
+    def own_rollouts(self) -> int:
+        """Replies that one rank samples."""
+        return max(1, self.rollouts // self.ranks)
+
+    @property
     def width(self) -> int:
         """Bytes of a number that is computed with."""
         return 4 if self.precision == "fp32" else 2

@@ -65,10 +65,7 @@ def trace_peak(config: dict[str, Any], method: Method, work: Workload) -> int:
             for module in learner:
                 if module is not None:
                     _fill_with_fakes(module)
-            step = sample_step(learner, method, work)
-            step()  # from the second step on the optimizer has its state
-            tracker.start_over()
-            step()
+            sample_step(learner, method, work)()
             peak: int = tracker.peak
             return peak
     except (RuntimeError, NotImplementedError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -109,10 +106,6 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.peak = 0
         self._live = 0
         self._sizes: dict[int, int] = {}
-
-    def start_over(self) -> None:
-        """Forget the peak so far."""
-        self.peak = self._live
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

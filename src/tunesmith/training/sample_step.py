@@ -1,6 +1,6 @@
 """One optimizer step of any method on made-up rows: the engine itself, for those who ask what a step holds.
 
-`memory_trace` runs it on fake tensors and `benchmarks/memory.py` on real ones, so both see what training does, whatever
+`memory_trace` runs it on fake tensors and `benchmarks.memory` on real ones, so both see what training does, whatever
 the engine comes to do. Rows are padded side by side, as on a GPU; the forest that a CPU gets holds no more.
 """
 
@@ -59,7 +59,10 @@ def build_learner(config: dict[str, Any], method: Method, work: Workload) -> Lea
 
 
 def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[], object]:
-    """What trains `learner` by `method` for one step, in `MICRO_BATCHES` micro-batches of `work` on each rank."""
+    """What trains `learner` by `method` for one step, in `MICRO_BATCHES` micro-batches of `work` on each rank.
+
+    It is no first step: the optimizer has its moments.
+    """
     model = learner.model
     objective = _objective(learner, method, work)
     objective.reads_forest = False
@@ -71,7 +74,7 @@ def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[]
     engine = Engine(
         learning,
         objective,
-        make_optimizer(learning, weight_decay=0.01),
+        _with_moments(make_optimizer(learning, weight_decay=0.01)),
         device=torch.device("cpu"),
         bf16=work.precision == "bf16",
         max_grad_norm=1.0,
@@ -80,6 +83,16 @@ def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[]
     )
     examples = _examples(method, work, model.config.get_text_config().vocab_size)
     return lambda: engine.step(examples, step=0, learning_rate=1e-4)
+
+
+def _with_moments(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer as it is after a step whose gradients were zero."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
 
 
 def _build_base(config: dict[str, Any], method: Method, work: Workload) -> "PreTrainedModel":
