@@ -130,6 +130,7 @@ def plan(
     model: str,
     *,
     gpu: str | None = None,
+    gpus: int = 1,
     exact: bool = False,
     prices: str | Path | None = None,
     budget: float | None = None,
@@ -138,6 +139,7 @@ def plan(
 ) -> Plan:
     """Memory per method, cost per provider and hyperparameters for fine-tuning `model` on `data`.
 
+    `gpus` of the `gpu` train together; memory is that of each.
     `exact` also traces a training step on fake tensors, in seconds to minutes; `prices` is a price table of one's own.
     `budget` is in dollars for training; `monthly_calls` and `larger`, a hosted or open model, are for the break-even.
     """
@@ -148,6 +150,7 @@ def plan(
         load(data),
         model,
         gpu=gpu,
+        gpus=gpus,
         prices=None if prices is None else Path(prices),
         budget=budget,
         monthly_calls=monthly_calls,

@@ -68,6 +68,24 @@ def test_every_method_of_the_fields_table_is_counted(method: Method) -> None:
     assert estimate(shape, "ppo", work).total - estimate(shape, "grpo", work).total >= 2 * shape.parameters
 
 
+def test_a_sharded_model_computed_again_holds_no_layer_in_half_precision() -> None:
+    shape = load_shape("Qwen/Qwen2.5-7B")
+    memories = [estimate(shape, "full", Workload(1, 128, ranks=8, checkpointing=again)) for again in (False, True)]
+    assert memories[0].total - memories[1].total >= 2 * shape.linear_weights * 0.9
+
+
+def test_there_are_no_more_rows_at_once_than_replies() -> None:
+    shape = load_shape("Qwen/Qwen2.5-7B")
+    few, many = (estimate(shape, "grpo", Workload(rows, 512, rollouts=4)) for rows in (4, 16))
+    assert few == many
+
+
+def test_nothing_is_learned_at_the_places_of_a_soft_prompt() -> None:
+    shape = load_shape("Qwen/Qwen2.5-7B")
+    few, many = (estimate(shape, "prompt", Workload(1, 512, virtual_tokens=count)) for count in (10, 500))
+    assert many.logits - few.logits < 0.2 * few.logits
+
+
 def test_sharding_divides_what_is_held_and_gathers_layers() -> None:
     shape = load_shape("Qwen/Qwen2.5-7B")
     alone, shared = (estimate(shape, "full", Workload(2, 512, ranks=ranks)) for ranks in (1, 8))

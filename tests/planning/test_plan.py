@@ -12,7 +12,7 @@ from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.errors import SpecError
 from tunesmith.planning.data_facts import RECOMMENDED_ROWS, TEMPLATE_TOKENS, _tiktoken_file, measure, rate
 from tunesmith.planning.plan import Plan, make_plan, plan_to_spec
-from tunesmith.planning.show import show_plan
+from tunesmith.planning.show import fits, rows, show_plan
 from tunesmith.planning.typical import range_warnings
 
 MODEL = "meta-llama/Llama-3.2-1B"
@@ -42,9 +42,43 @@ def test_lora_is_planned_where_it_fits_and_qlora_where_only_that_does() -> None:
     assert make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4").method == "qlora"
 
 
+def test_several_gpus_share_full_fine_tuning_and_hold_every_adapter_whole() -> None:
+    alone, shared = (make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="A100 80GB", gpus=gpus) for gpus in (1, 8))
+    (lora, _, full, *_), (lora_on_each, _, full_on_each, *_) = alone.methods, shared.methods
+    assert (full.micro_batch, fits(full)) == (0, "takes 2 of them")
+    assert full_on_each.micro_batch == 64
+    assert full_on_each.one_row_bytes < full.one_row_bytes / 3
+    assert lora_on_each.one_row_bytes == lora.one_row_bytes
+    assert shared.answer.startswith("LoRA fits on 8 × A100 80GB, 64 rows or more of")  # noqa: RUF001
+    assert shared.hours == pytest.approx(alone.hours / 8)
+    assert shared.costs[-1].training_usd == pytest.approx(alone.costs[-1].training_usd)
+    assert "Memory on each of 8 GPUs" in printed(shared)
+    with pytest.raises(SpecError, match="--gpus 0"):
+        make_plan(tickets(300), "embedded", gpus=0)
+
+
+def test_long_rows_fit_where_activations_are_computed_again_as_training_does_by_itself() -> None:
+    long = [Conversation((Message("user", "word " * 6_000), Message("assistant", "word " * 2_000)))] * 60
+    plan = make_plan(long, "meta-llama/Llama-3.1-8B", gpu="RTX 4090")
+    lora = next(method for method in plan.methods if method.method == "lora")
+    assert (plan.method, lora.checkpointing) == ("lora", True)
+    assert "activations computed again" in plan.answer
+    assert fits(lora) == f"checkpointed, {rows(lora.micro_batch)}"
+
+
+def test_a_plan_of_an_earlier_version_can_be_read() -> None:
+    plan = msgspec.json.decode(msgspec.json.encode(make_plan(tickets(300), MODEL)))
+    del plan["gpus"]
+    for method in plan["methods"]:
+        del method["trained_share"], method["gpus_needed"], method["checkpointing"]
+    old = msgspec.convert(plan, Plan)
+    assert old.methods[0].trained_share is None
+    assert old.answer in printed(old)
+
+
 def test_a_model_too_large_for_the_gpu_is_said_first_and_names_one_that_holds_it() -> None:
     plan = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="T4")
-    assert plan.answer.startswith("No method fits on a T4")
+    assert plan.answer.startswith("No method fits on one T4")
     assert "L40S" in plan.answer or "A6000" in plan.answer
 
 
@@ -100,7 +134,7 @@ def test_the_plan_reads_at_eighty_columns() -> None:
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(show_plan(make_plan(tickets(300), "meta-llama/Llama-3.1-8B-Instruct", gpu="A100 80GB")))
     text = console.export_text()
-    assert "LoRA fits on a A100 80GB" in text
+    assert "LoRA fits on one A100 80GB" in text
     assert "Gradient accumulation" in text
     assert "GPT-4o-mini FT" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80

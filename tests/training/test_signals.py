@@ -38,6 +38,7 @@ def curves(
         (curves([2.0, 0.5, 0.02, 0.01], [1.0, 0.3, 0.015, 0.016]), "good", "No sign"),
         (curves([2.0, 1.0, 0.99, 0.98], [1.9, 1.2, 1.21, 1.2]), "good", "No sign"),
         (curves([2.0], [1.5]), "good", "No sign"),
+        (curves([2.0], [1.5], reason="finished"), "good", "No sign"),  # one value has not moved
         (
             curves([1.0, 1.5, 2.0], [1.0, 1.6, 2.1]),
             "good",

@@ -17,6 +17,7 @@ from tunesmith.spec import dump_spec
 @click.argument("data")
 @click.option("--model", required=True, help="`embedded`, a model folder, or a hub id.")
 @click.option("--gpu", help='Does it fit on this one? For example "A100 80GB".')
+@click.option("--gpus", default=1, metavar="N", help="How many of them train together; memory is that of each.")
 @click.option("--write", "spec_file", metavar="RUN.YAML", help="Write the run spec that follows the plan.")
 @click.option("--exact", is_flag=True, help="Also trace a training step, without weights; takes up to minutes.")
 @click.option("--prices", metavar="TOML", help="Your own prices, over the built-in table.")
@@ -29,6 +30,7 @@ def command(
     data: str,
     model: str,
     gpu: str | None,
+    gpus: int,
     spec_file: str | None,
     exact: bool,
     prices: str | None,
@@ -44,7 +46,15 @@ def command(
     Example:  tunesmith plan tickets.jsonl --model embedded --write run.yaml
     """
     plan = api.plan(
-        data, model, gpu=gpu, exact=exact, prices=prices, budget=budget, monthly_calls=monthly_calls, larger=larger
+        data,
+        model,
+        gpu=gpu,
+        gpus=gpus,
+        exact=exact,
+        prices=prices,
+        budget=budget,
+        monthly_calls=monthly_calls,
+        larger=larger,
     )
     if spec_file is not None:
         write_spec(Path(spec_file), plan, data)
@@ -57,7 +67,8 @@ def command(
         return
     print_plan(console(), plan)
     if spec_file is not None:
-        click.echo(f"\nRun spec: {spec_file}; train it with: tunesmith train {spec_file}")
+        processes = "" if gpus == 1 else f" --processes {gpus}"
+        click.echo(f"\nRun spec: {spec_file}; train it with: tunesmith train {spec_file}{processes}")
 
 
 def print_plan(out: Console, plan: Plan) -> None:

@@ -257,4 +257,4 @@ def _adapter(run: RunFolder, events: Sequence[Event]) -> AdapterState | None:
     start = next((event for event in events if isinstance(event, StartEvent)), None)
     told = start is not None and start.total_parameters > 0  # other tools' logs, and hosted providers', do not say
     trained = start.trainable_parameters / start.total_parameters if start is not None and told else None
-    return AdapterState(run.merged.is_dir(), trained)
+    return AdapterState(run.merged.is_dir(), trained, str(run.root))

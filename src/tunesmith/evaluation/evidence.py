@@ -35,10 +35,14 @@ class Leak:
 
 @dataclass(frozen=True)
 class AdapterState:
-    """Whether the adapter was merged into the base's weights; `overhead` is the share of parameters that it adds."""
+    """Whether the adapter of the `run` folder was merged into the base's weights.
+
+    `overhead` is the share of parameters that it adds.
+    """
 
     merged: bool
     overhead: float | None = None
+    run: str = "RUN"
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ def judge_adapter(adapter: AdapterState) -> Verdict:
         "note",
         "The adapter is not merged: every reply pays for it.",
         f"adapter/ without merged/{more}",
-        "Before production: tunesmith export RUN --to merged.",
+        f"Before production: tunesmith export {adapter.run} --to merged.",
         "adapter not merged for production",
     )
 

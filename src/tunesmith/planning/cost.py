@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from tunesmith.errors import SpecError
+from tunesmith.planning.figures import several
 from tunesmith.planning.gpus import Gpu, find_gpu
 from tunesmith.planning.shapes import ModelShape
 from tunesmith.planning.workload import Method
@@ -114,19 +115,21 @@ def costs(
     length: float,
     *,
     openai_tokens: int | None = None,
+    gpus: int = 1,
 ) -> tuple[Cost, ...]:
-    """What every row of the table makes of training on `tokens` in all (rows × epochs), self-hosted on `gpu`.
+    """What every row of the table makes of training on `tokens` in all (rows × epochs), self-hosted on `gpus` of `gpu`.
 
+    Several take a part of the time and cost as much together: what they say to one another is not counted.
     `openai_tokens` are the same by OpenAI's tokenizer, where they are known.
     """
     hours = gpu_hours(train_flops(shape, method, tokens, length), gpu)
     return tuple(
-        _cost(price, shape, gpu, openai_tokens or tokens if price.provider == OPENAI else tokens, hours)
+        _cost(price, shape, gpu, openai_tokens or tokens if price.provider == OPENAI else tokens, hours, gpus)
         for price in prices
     )
 
 
-def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float) -> Cost:
+def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float, gpus: int) -> Cost:
     model, as_of, source = price.model, price.as_of, price.source
     taken: float | None = None
     if price.train_per_million_tokens is not None:
@@ -137,7 +140,7 @@ def _cost(price: Price, shape: ModelShape, gpu: Gpu, tokens: int, hours: float) 
         taken = hours * gpu.tflops / theirs.tflops * (price.parameters or shape.parameters) / shape.parameters
         dollars = price.train_per_gpu_hour * taken
     else:
-        model, taken = f"{shape.name} on {gpu.name}", hours
+        model, taken = f"{shape.name} on {several(gpus, gpu.name)}", hours / gpus
         dollars = None if gpu.usd_per_hour is None else gpu.usd_per_hour * hours
         as_of, source = gpu.as_of or as_of, source if gpu.as_of is None else "https://www.runpod.io/pricing"
     return Cost(

@@ -47,6 +47,11 @@ def calls(count: int) -> str:
     return f"{count:,} call{'' if count == 1 else 's'}"
 
 
+def several(count: int, name: str) -> str:
+    """So many of a thing that has a name: one A100 80GB, 4 × A100 80GB."""
+    return f"one {name}" if count == 1 else f"{count} × {name}"  # noqa: RUF001
+
+
 def compact(count: int) -> str:
     """A large count with three figures: 73.7K, 4.01M, 8.03B."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):

@@ -31,11 +31,12 @@ class Hyperparameter(Struct, frozen=True):
 
 
 def derive(
-    *, rows: int, longest: int, context: int | None, parameters: int, method: Method, micro_batch: int
+    *, rows: int, longest: int, context: int | None, parameters: int, method: Method, micro_batch: int, gpus: int = 1
 ) -> tuple[Hyperparameter, ...]:
     """Every row of the field's table, and LoRA's rank and alpha where the method has them.
 
-    `longest` is the 99th percentile of the rows' tokens, `micro_batch` how many rows fit in memory at once.
+    `longest` is the 99th percentile of the rows' tokens, `micro_batch` how many rows fit in memory at once, on each
+    of `gpus`.
     """
     batch = batch_size(rows)
     epochs = _epochs(rows)
@@ -49,7 +50,7 @@ def derive(
         _warmup(steps),
         _weight_decay(rows, method),
         _max_length(longest, context),
-        _accumulation(batch, micro_batch),
+        _accumulation(batch, micro_batch, gpus),
         Hyperparameter(
             "LR scheduler", "training.scheduler", "cosine", None, None, "cosine or linear; cosine is usually better"
         ),
@@ -131,15 +132,16 @@ def _max_length(longest: int, context: int | None) -> Hyperparameter:
     return Hyperparameter("Max sequence length", "training.max_length", value, low, high, why)
 
 
-def _accumulation(batch: int, micro_batch: int) -> Hyperparameter:
-    steps = min(max(math.ceil(batch / max(micro_batch, 1)), 2), 16)
+def _accumulation(batch: int, micro_batch: int, gpus: int) -> Hyperparameter:
+    steps = min(max(math.ceil(batch / gpus / max(micro_batch, 1)), 2), 16)
+    each = "" if gpus == 1 else f" on each of {gpus} GPUs"
     return Hyperparameter(
         "Gradient accumulation",
         None,
         steps,
         2,
         16,
-        f"{batch} rows in {steps} micro-batches; the engine cuts them itself",
+        f"{batch} rows in {steps} micro-batches{each}; the engine cuts them itself",
     )
 
 

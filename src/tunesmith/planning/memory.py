@@ -130,7 +130,8 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
     if work.checkpointing:  # each layer's input is kept; one layer at a time is computed again
         activations = shape.layers * shape.hidden * residual_width(method, work) * tokens
         backward += layer + casts // shape.layers
-        logits = max(logits, casts + forward_logit_bytes(shape, method, work))  # the casts last through the forward
+        if work.ranks == 1 or method != "full":  # autocast's cache lasts through the forward pass; none when sharded
+            logits = max(logits, casts + forward_logit_bytes(shape, method, work))
     else:
         activations = shape.layers * layer + casts
     if shape.eager:

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from tunesmith.dataset.conversation import Conversation
 from tunesmith.errors import SpecError
-from tunesmith.planning.cost import SELF_HOSTED, Cost, costs, gpu_hours, load_prices, train_flops
+from tunesmith.planning.cost import SELF_HOSTED, Cost, costs, load_prices
 from tunesmith.planning.data_facts import DataFacts, measure
-from tunesmith.planning.figures import compact, dollars, size
+from tunesmith.planning.figures import compact, dollars, several, size
 from tunesmith.planning.gpus import Gpu, find_gpu, known_gpus
 from tunesmith.planning.hyperparameters import Hyperparameter, batch_size, derive, lora_rank, max_length
 from tunesmith.planning.memory import (
@@ -48,22 +48,26 @@ METHOD_NAMES: dict[str, str] = {
     "ppo": "RLHF, PPO (LoRA)",
 }
 
+MOST_GPUS = 1024
+"""That a plan is made for, and that are looked through for the fewest that hold a model."""
+
 MICRO_BATCH_TOKENS = 4096
 """Padded tokens that the engine runs through the model at once."""
 
 
 class MethodPlan(Struct, frozen=True):
-    """One method's needs: `memory` at the plan's micro-batch, `rule_of_thumb` in GB from the field's table.
+    """One method's needs on each of the plan's GPUs: `memory` at its micro-batch, `rule_of_thumb` in GB, of one.
 
     `trained_share` is that of the parameters in memory that learn, adapter included, as PEFT prints it.
-    `traced_bytes` is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`).
-    `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no GPU was asked for);
-    `gpus` are the known ones on which at least one row at a time fits.
+    `traced_bytes` is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`) and
+    the method's parameters are not sharded. `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no
+    GPU was asked for), `checkpointing` whether activations have to be computed again for that, as training then does by
+    itself, and `gpus_needed` how few of it hold one row on each (None: more than are looked for, or not asked for).
+    `gpus` are the known ones on which at least one row at a time fits as it is.
     """
 
     method: Method
     trainable_parameters: int
-    trained_share: float
     memory: Memory
     peak_bytes: int
     one_row_bytes: int
@@ -71,12 +75,16 @@ class MethodPlan(Struct, frozen=True):
     micro_batch: int | None
     gpus: tuple[str, ...]
     traced_bytes: int | None = None
+    trained_share: float | None = None
+    checkpointing: bool = False
+    gpus_needed: int | None = None
 
 
 class Plan(Struct, frozen=True):
     """Everything `tunesmith plan` says; `answer` is the sentence a person wants first.
 
-    `micro_batch` is how many rows of the planned length the engine runs at once when memory allows.
+    `gpus` train together; `micro_batch` is how many rows of the planned length the engine runs at once on each of them
+    when memory allows.
     """
 
     model: ModelShape
@@ -97,6 +105,7 @@ class Plan(Struct, frozen=True):
     budget_usd: float | None = None
     work: Workload | None = None
     """What `memory` and `peak_bytes` are of, in the precision of the asked-for GPU."""
+    gpus: int = 1
 
 
 def make_plan(
@@ -104,27 +113,33 @@ def make_plan(
     model: str,
     gpu: str | None = None,
     *,
+    gpus: int = 1,
     task: str | None = None,
     prices: Path | None = None,
     budget: float | None = None,
     monthly_calls: int | None = None,
     larger: str | None = None,
 ) -> Plan:
-    """Plan fine-tuning `model` (`embedded`, a folder or a hub id) on `rows`, on one `gpu` where it is named.
+    """Plan fine-tuning `model` (`embedded`, a folder or a hub id) on `rows`, on `gpus` of the `gpu` where it is named.
 
+    Several share what full fine-tuning holds (FSDP); of the other methods each holds everything, and trains on rows of
+    its own.
     `task` sharpens the judgement of the data's size; `prices` is a price table of the user's own; `budget` is in
     dollars for training; `monthly_calls` and `larger`, the model to compare with, are for `Plan.volume`.
     Raises SpecError, DataError or ModelError, each saying how to mend it.
     """
+    if not 1 <= gpus <= MOST_GPUS:
+        raise SpecError(f"--gpus {gpus}: a number from 1 to {MOST_GPUS:,}")
     card = None if gpu is None else find_gpu(gpu)
     table = load_prices(prices)
     shape = load_shape(model)
     data = measure(rows, model, task)
 
     length = min(max_length(data.p99, shape.context), data.longest)  # the engine pads no row beyond the longest
-    micro_batch = max(1, min(batch_size(data.rows), MICRO_BATCH_TOKENS // length))
+    micro_batch = max(1, min(batch_size(data.rows) // gpus, MICRO_BATCH_TOKENS // length))
     rollouts = batch_size(data.rows) * COMPLETIONS
-    work = Workload(micro_batch, length, data.supervised_share, rank=lora_rank(data.rows), rollouts=rollouts)
+    rank = lora_rank(data.rows)
+    work = Workload(micro_batch, length, data.supervised_share, rank=rank, ranks=gpus, rollouts=rollouts)
     methods = tuple(_method_plan(shape, method, work, card) for method in (*METHODS, *OTHER_METHODS))
     chosen = next((plan for plan in methods[: len(METHODS)] if plan.micro_batch != 0), methods[1])
 
@@ -135,6 +150,7 @@ def make_plan(
         parameters=shape.parameters,
         method=chosen.method,
         micro_batch=micro_batch if chosen.micro_batch is None else chosen.micro_batch,
+        gpus=gpus,
     )
     epochs = int(_value(values, "training.epochs"))
     tokens = data.tokens * epochs
@@ -142,26 +158,30 @@ def make_plan(
     found: tuple[Cost, ...] = ()
     if cost_gpu is not None:
         openai_tokens = None if data.openai_tokens is None else data.openai_tokens * epochs
-        found = costs(table, shape, chosen.method, cost_gpu, tokens, data.median, openai_tokens=openai_tokens)
-    own_usd = next((cost.training_usd for cost in found if cost.provider == SELF_HOSTED), None)
+        found = costs(
+            table, shape, chosen.method, cost_gpu, tokens, data.median, openai_tokens=openai_tokens, gpus=gpus
+        )
+    own = next((cost for cost in found if cost.provider == SELF_HOSTED), None)
+    own_usd = None if own is None else own.training_usd
     return Plan(
         model=shape,
         data=data,
         gpu=None if card is None else card.name,
         method=chosen.method,
-        answer=_answer(shape, chosen, card, length),
+        answer=_answer(shape, methods, chosen, card, work),
         micro_batch=micro_batch,
         methods=methods,
         hyperparameters=values,
         total_tokens=tokens,
         total_steps=-(-data.rows // batch_size(data.rows)) * epochs,
         cost_gpu=None if cost_gpu is None else cost_gpu.name,
-        hours=None if cost_gpu is None else gpu_hours(train_flops(shape, chosen.method, tokens, data.median), cost_gpu),
+        hours=None if own is None else own.hours,
         costs=found,
         warnings=(*_warnings(data, chosen), *_over_budget(found, budget, epochs)),
         volume=plan_volume(shape, data, card, own_usd, larger=larger, monthly_calls=monthly_calls, prices=prices),
         budget_usd=budget,
         work=_on(work, card),
+        gpus=gpus,
     )
 
 
@@ -180,6 +200,7 @@ def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
 
 def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | None) -> MethodPlan:
     work = _on(work, card)
+    micro_batch, checkpointing = (None, False) if card is None else _largest(shape, method, work, card)
     memory = estimate(shape, method, work)
     one_row = msgspec.structs.replace(work, rows=1)
     trainable = trainable_parameters(shape, method, work.rank)
@@ -192,13 +213,34 @@ def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | 
         peak_bytes=memory.total,
         one_row_bytes=estimate(shape, method, one_row).total,
         rule_of_thumb=rule_of_thumb(method, shape.parameters),
-        micro_batch=None if card is None else largest_micro_batch(shape, method, work, card.memory),
+        micro_batch=micro_batch,
+        checkpointing=checkpointing,
+        gpus_needed=None if card is None else _gpus_needed(shape, method, work, card),
         gpus=tuple(
             gpu.name
             for gpu in known_gpus()
             if estimate(shape, method, _on(one_row, gpu)).total <= usable_bytes(gpu.memory)
         ),
     )
+
+
+def _largest(shape: ModelShape, method: Method, work: Workload, card: Gpu) -> tuple[int, bool]:
+    """The largest micro-batch that fits `card`, and whether only with checkpointing, which costs time."""
+    fitting = largest_micro_batch(shape, method, work, card.memory)
+    if fitting or method == "prefix":  # whose keys and values checkpointing would throw away
+        return fitting, False
+    fitting = largest_micro_batch(shape, method, msgspec.structs.replace(work, checkpointing=True), card.memory)
+    return fitting, fitting > 0
+
+
+def _gpus_needed(shape: ModelShape, method: Method, work: Workload, card: Gpu) -> int | None:
+    """How few of `card`, a power of two, hold one row on each."""
+    count = 1
+    while count <= MOST_GPUS:
+        if _largest(shape, method, msgspec.structs.replace(work, ranks=count), card)[0]:
+            return count
+        count *= 2
+    return None
 
 
 def _on(work: Workload, gpu: Gpu | None) -> Workload:
@@ -212,18 +254,31 @@ def _cheapest(chosen: MethodPlan) -> Gpu | None:
     return min(priced, key=lambda pair: pair[0])[1] if priced else None
 
 
-def _answer(shape: ModelShape, chosen: MethodPlan, card: Gpu | None, length: int) -> str:
-    name = METHOD_NAMES[chosen.method]
-    needs = f"{name} needs about {size(chosen.one_row_bytes)}"
+def _answer(
+    shape: ModelShape, methods: Sequence[MethodPlan], chosen: MethodPlan, card: Gpu | None, work: Workload
+) -> str:
+    name, each = METHOD_NAMES[chosen.method], "" if work.ranks == 1 else " on each"
+    needs = f"{name} needs about {size(chosen.one_row_bytes)}{each}"
     if card is None:
-        smallest = f"; it fits on a {chosen.gpus[0]} and larger" if chosen.gpus else "; no single known GPU holds it"
-        return f"{needs} for {compact(shape.parameters)} parameters, one row of {length:,} tokens at a time{smallest}."
+        smallest = f"it fits on {several(work.ranks, chosen.gpus[0])}" if chosen.gpus else ""
+        where = f"{smallest} and larger" if smallest else "no known GPU holds it"
+        rows = f"one row of {work.length:,} tokens at a time"
+        return f"{needs} for {compact(shape.parameters)} parameters, {rows}; {where}."
+    those = several(work.ranks, card.name)
     if chosen.micro_batch == 0:
-        larger = f"choose a {chosen.gpus[0]} or larger" if chosen.gpus else "choose a smaller model"
-        return f"No method fits on a {card.name}: even {needs}; {larger}."
+        mends = [f"choose {several(work.ranks, chosen.gpus[0])} or larger" if chosen.gpus else "choose a smaller model"]
+        mends += [f"take {count} of them for {METHOD_NAMES[kind].lower()}" for kind, count in _on_more(methods)[:1]]
+        return f"No method fits on {those}: even {needs}; {', or '.join(mends)}."
     more = " or more" if chosen.micro_batch == LARGEST_MICRO_BATCH else ""
     rows = "row" if chosen.micro_batch == 1 else f"rows{more}"
-    return f"{name} fits on a {card.name}, {chosen.micro_batch} {rows} of {length:,} tokens at a time."
+    again = ", activations computed again to save memory" if chosen.checkpointing else ""
+    return f"{name} fits on {those}, {chosen.micro_batch} {rows} of {work.length:,} tokens at a time{each}{again}."
+
+
+def _on_more(methods: Sequence[MethodPlan]) -> list[tuple[Method, int]]:
+    """The methods that fit on more of the asked-for GPU, with how many, fewest first."""
+    found = [(plan.method, plan.gpus_needed) for plan in methods if plan.gpus_needed is not None]
+    return sorted(found, key=lambda pair: pair[1])
 
 
 def _warnings(data: DataFacts, chosen: MethodPlan) -> tuple[str, ...]:

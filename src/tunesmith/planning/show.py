@@ -40,33 +40,46 @@ def _data(plan: Plan) -> Text:
 
 
 def _memory(plan: Plan) -> Group:
-    table = _table("Method", "Trains", "One row", f"{plan.micro_batch} rows", "Rule of thumb")
+    table = _table("Method", "Trains", "One row", rows(plan.micro_batch), "Rule of thumb")
     for column in table.columns[1:]:
         column.justify = "right"
     traced = any(method.traced_bytes is not None for method in plan.methods)
     if traced:
         table.add_column("Traced", justify="right")
-    table.add_column(f"On {plan.gpu}" if plan.gpu else "Smallest GPU")
+    table.add_column(fits_where(plan))
     for method in plan.methods:
         table.add_row(
             METHOD_NAMES[method.method],
-            f"{method.trained_share:.2%}",
+            "-" if method.trained_share is None else f"{method.trained_share:.2%}",
             size(method.one_row_bytes),
             size(method.peak_bytes),
             "-" if method.rule_of_thumb is None else f"~{size(round(method.rule_of_thumb * 1e9))}",
             *(["-" if method.traced_bytes is None else size(method.traced_bytes)] if traced else []),
-            _fit(method),
+            Text(fits(method), style=FITTING_STYLE.get(method.micro_batch, "green")),
             style="bold" if method.method == plan.method else "",
         )
-    return _titled(f"Memory: {plan.model.name}, {plan.model.parameters:,} parameters", table)
+    on_each = "" if plan.gpus == 1 else f" on each of {plan.gpus} GPUs"
+    return _titled(f"Memory{on_each}: {plan.model.name}, {plan.model.parameters:,} parameters", table)
 
 
-def _fit(method: MethodPlan) -> Text:
+def fits_where(plan: Plan) -> str:
+    """What `fits` is about."""
+    if plan.gpu is None:
+        return "Smallest GPU" if plan.gpus == 1 else f"Smallest {plan.gpus} GPUs"
+    return f"On {plan.gpu}" if plan.gpus == 1 else f"On each {plan.gpu}"
+
+
+FITTING_STYLE = {None: "", 0: "red"}
+"""By micro-batch; larger ones are green."""
+
+
+def fits(method: MethodPlan) -> str:
+    """The rows that fit on the plan's GPU, or how many GPUs it takes; where none is asked for, the smallest for one."""
     if method.micro_batch is None:
-        return Text(method.gpus[0] if method.gpus else "none known")
-    if method.micro_batch == 0:
-        return Text("does not fit", style="red")
-    return Text(f"fits, {rows(method.micro_batch)} at a time", style="green")
+        return method.gpus[0] if method.gpus else "none known"
+    if method.micro_batch:
+        return f"{'checkpointed' if method.checkpointing else 'fits'}, {rows(method.micro_batch)}"
+    return "does not fit" if method.gpus_needed is None else f"takes {method.gpus_needed} of them"
 
 
 def _hyperparameters(plan: Plan) -> Group:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from tunesmith import storage
 from tunesmith.evaluation.result import Change, Evaluation, MetricComparison
+from tunesmith.planning.memory import Memory
 from tunesmith.planning.plan import MethodPlan, Plan
 from tunesmith.planning.typical import range_warnings
 from tunesmith.report.advice import show_advice
@@ -154,14 +155,21 @@ def _methods(plan: Plan) -> list[ShownMethod]:
                 [
                     ("weights", "part-1", method.memory.weights),
                     ("gradients and optimizer", "part-2", method.memory.gradients + method.memory.optimizer),
-                    ("activations", "part-3", method.memory.activations),
-                    ("logits or temporary", "part-4", max(method.memory.logits, method.memory.temporary)),
+                    *_momentary(method.memory),
                 ],
                 largest,
             ),
         )
         for method in plan.methods
     ]
+
+
+def _momentary(memory: Memory) -> list[tuple[str, str, int]]:
+    """What comes and goes, at the step's fullest moment."""
+    in_passes = memory.activations + max(memory.logits, memory.temporary)
+    if memory.update > in_passes:  # sampling replies, or the gradient of the embedding
+        return [("temporary", "part-4", memory.update)]
+    return [("activations", "part-3", memory.activations), ("temporary", "part-4", in_passes - memory.activations)]
 
 
 def _break_even(plan: Plan | None) -> list[BreakEven]:

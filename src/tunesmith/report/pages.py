@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tunesmith.assets import stylesheet
 from tunesmith.planning.figures import compact, dollars, duration, number, probability, size
 from tunesmith.planning.plan import METHOD_NAMES
-from tunesmith.planning.show import pays_from
+from tunesmith.planning.show import fits, fits_where, pays_from, rows
 
 STATUS_WORDS = {
     "pass": "passed",
@@ -59,6 +59,9 @@ def _environment() -> Environment:
     environment.filters["setting"] = number
     environment.filters["dollars"] = dollars
     environment.filters["pays_from"] = pays_from
+    environment.filters["fits"] = fits
+    environment.filters["fits_where"] = fits_where
+    environment.filters["rows"] = rows
     environment.globals["method_names"] = METHOD_NAMES
     environment.globals["status_words"] = STATUS_WORDS
     environment.globals["status_marks"] = STATUS_MARKS

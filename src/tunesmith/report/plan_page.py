@@ -27,9 +27,9 @@ def write_plan_page(plan: Plan, path: Path) -> None:
     """Write the plan as one self-contained HTML file. Raises StorageError when it cannot be written."""
     from tunesmith.report.html import plan_part
 
-    storage.write_text(
-        path, render("plan.html.j2", title=f"Plan: {plan.model.name}", model=plan.model.name, part=plan_part(plan))
-    )
+    name, part = plan.model.name, plan_part(plan)
+    page = render("plan.html.j2", title=f"Plan: {name}", model=name, part=part, warnings=plan.warnings)
+    storage.write_text(path, page)
 
 
 def break_even_charts(volume: Volume) -> list[BreakEven]:

@@ -219,8 +219,10 @@ class Engine:
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self._bf16:
             return contextlib.nullcontext()
-        # Its cache of cast weights is the process's: lanes would share parts of one another's graphs.
-        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=self._lanes.count == 1)
+        # Its cache of cast weights is the process's: lanes would share parts of one another's graphs, and of a sharded
+        # model it would hold all layers at once.
+        cached = self._lanes.count == 1 and not self._sharded
+        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=cached)
 
     def _shrink_micro_batches(self, examples: Sequence[Example], error: torch.OutOfMemoryError) -> None:
         if self._sharded:

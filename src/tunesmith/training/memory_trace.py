@@ -38,11 +38,17 @@ NO_BACKWARD = -1
 
 
 def with_traced_peaks(plan: Plan) -> Plan:
-    """`plan` with the traced peak of each method, at the plan's own micro-batch. Raises ModelError."""
+    """`plan` with the traced peak of each method, at the plan's own micro-batch. Raises ModelError.
+
+    What several GPUs share among them is not traced.
+    """
     assert plan.work is not None  # noqa: S101  # every plan made by this version has it
     config, work = read_config(plan.model.name), plan.work
     methods = tuple(
-        msgspec.structs.replace(method, traced_bytes=trace_peak(config, method.method, work)) for method in plan.methods
+        method
+        if method.method == "full" and plan.gpus > 1
+        else msgspec.structs.replace(method, traced_bytes=trace_peak(config, method.method, work))
+        for method in plan.methods
     )
     return msgspec.structs.replace(plan, methods=methods)
 

@@ -16,7 +16,9 @@ from tunesmith.planning.memory import estimate, usable_bytes
 from tunesmith.planning.shapes import load_shape
 from tunesmith.planning.workload import Method, Workload
 from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec
+from tunesmith.training import ranks
 from tunesmith.training.batches import Example
+from tunesmith.training.sharding import wants_sharding
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def wants_checkpointing(
         precision="bf16" if bf16 else "fp32",
         rank=spec.adapter.r,
         virtual_tokens=spec.adapter.virtual_tokens,
+        ranks=ranks.count() if wants_sharding(spec) else 1,
     )
     without = estimate(shape, _method(spec), work).total
     needed = without > room

@@ -57,7 +57,8 @@ class TrainObserver(Protocol):
 class RunResult:
     """What a run came to. `best_step` is the step whose weights were kept; None when no validation chose one.
 
-    `tokens` and `seconds` are those of all optimizer steps, across resumptions.
+    `tokens` and `seconds` are those of all optimizer steps, across resumptions; `warnings` are the spec's values that
+    are not usual.
     """
 
     run: RunFolder
@@ -68,6 +69,7 @@ class RunResult:
     best_loss: float | None
     tokens: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -224,6 +226,7 @@ def _train(
         best_loss=progress.best_loss,
         tokens=progress.tokens,
         seconds=progress.seconds,
+        warnings=range_warnings(spec),
     )
 
 

@@ -226,6 +226,8 @@ def _memorizing(curves: Curves) -> _Sign | None:
 def _underfitting(curves: Curves) -> _Sign | None:
     if curves.reason is None:  # still training: what it will have learned in the end is not known
         return None
+    if curves.first_loss is None and len(curves.validation) == 1:
+        return None  # one value has not moved
     validation = smooth(curves.validation)
     first = curves.first_loss if curves.first_loss is not None else float(validation[0])
     lowest = float(validation.min())

@@ -77,6 +77,7 @@ def train_with_trl(
         best_loss=None,
         tokens=recorder.tokens,
         seconds=recorder.seconds,
+        warnings=range_warnings(spec),
     )
 
 

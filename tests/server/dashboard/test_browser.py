@@ -55,7 +55,7 @@ def plan_and_start(tab: Page) -> None:
     tab.get_by_role("link", name="Plan a job with it").click()
     expect(tab.locator("#preview tr.chosen")).to_contain_text("LoRA")
     tab.get_by_label("Plan for").select_option("T4 16GB")
-    expect(tab.locator("#preview")).to_contain_text("LoRA fits on a T4 16GB")
+    expect(tab.locator("#preview")).to_contain_text("LoRA fits on one T4 16GB")
     tab.get_by_label("Name").fill("browser")
     tab.get_by_text("Hyperparameters", exact=True).first.click()
     tab.get_by_label("Epochs").fill("1")
