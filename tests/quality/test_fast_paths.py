@@ -9,7 +9,7 @@ from benchmarks.planted_rows import DECOYS, PERSONAL, Writer
 
 from tunesmith.dataset.shingles import Template, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
-from tunesmith.quality.pii import rules, scan
+from tunesmith.quality.pii import keys, rules, scan
 from tunesmith.quality.signs import signs_in
 
 PIECES = (
@@ -44,7 +44,7 @@ def test_personal_data_is_found_as_if_every_rule_ran_over_every_text(monkeypatch
 
     def all_keys(text: str) -> list[scan.PiiSpan]:
         return [
-            span for rule in [*(rule for _, rule in rules.PREFIXED_KEYS), rules.ASSIGNED_KEY]
+            span for rule in [*(rule for _, rule in keys.PREFIXED_KEYS), keys.ASSIGNED_KEY]
             for span in scan._apply(rule, text)
         ]  # fmt: skip
 

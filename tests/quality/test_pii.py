@@ -140,6 +140,16 @@ def test_a_check_digit_accepts_the_published_example_and_no_other_last_digit(val
         ("gsk_" + "aB3dE6gH9jK2" * 4 + "xYz7", "API_KEY"),
         ("whsec_9ZBFdbxVblwo7vl1zetGY8HkwfHjncCe", "API_KEY"),
         ("https://hooks.slack.com/services/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", "API_KEY"),
+        ("AC5389575a1252b70acfc34d40d2da4faa", "API_KEY"),  # Twilio
+        ("key-5389575a1252b70acfc34d40d2da4faa", "API_KEY"),  # Mailgun
+        ("patV0Gpx65AkPXwkY." + "5fd79647cf1f1050" * 4, "API_KEY"),  # Airtable
+        ("5389575a1252b70acfc34d40d2da4faa-us12", "API_KEY"),  # Mailchimp
+        ("110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsawx", "API_KEY"),  # Telegram
+        ("AccountKey=" + "aB3dE6gH9jK" * 7 + "aB3dE6gH9==", "API_KEY"),  # Azure
+        ("Employee ID 222-77-2846 is on file", "US_SSN"),
+        ("My ITIN is 975-88-4531.", "US_ITIN"),
+        ("She was born on 15-Oct-1980", "DATE_OF_BIRTH"),
+        ("hardware address b3b2.7e5b.ca2b", "MAC_ADDRESS"),
         ("Elle est n\u00e9e le 25.06.1991.", "DATE_OF_BIRTH"),
         ("My passport is C01X00T47.", "PASSPORT"),
         ("Ruf an: 030 / 71593504", "PHONE"),
@@ -162,6 +172,11 @@ def test_forms_of_more_countries_and_services_are_found(text: str, kind: str) ->
         "ZIP 09811-3978",
         "3215 9245 6795 6007 units",
         "meeting ID 381 0941 8504",
+        "part id 222-77-2846",
+        "0637-7524-2894-4028 is the licence of the program",
+        "at 01.153946 degrees",
+        "1234.5678.9012 in groups of four",
+        "sha256 key-value store, patterns, AC and SK in 16 words",
         "matrix [[655 263 9847], [58 688]]",
     ],
 )

@@ -6,49 +6,16 @@ they look like. To add a kind, add its rule here and its check digit to `validat
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from re import Pattern
 
 from tunesmith.quality.pii import validators
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """One recognizable form: group `value` of `pattern` (or all of it) is the data if `valid` says so.
-
-    The cheap test: one of `words` (lower case), `shapes` (digits as 0, capitals as A, what separates groups as a space)
-    or `signs`, and at least so many `digits` must be near. A rule of `NUMBERS` has one of the three.
-    `shorten`: the pattern may run into the words or numbers that follow; cut at separators until it is valid.
-    `personal`: so certain a form that it counts even after a word such as "order".
-    """
-
-    kind: str
-    pattern: Pattern[str]
-    valid: Callable[[str], bool] | None = None
-    words: tuple[str, ...] = ()
-    signs: tuple[str, ...] = ()
-    shapes: tuple[bytes, ...] = ()
-    digits: int = 0
-    shorten: bool = False
-    personal: bool = True
-    group: str | int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "group", "value" if "value" in self.pattern.groupindex else 0)
-
-
-def _after(words: tuple[str, ...], value: str) -> Pattern[str]:
-    """`value` soon after one of `words` on the same line, without other digits between; case counts in the value."""
-    alternatives = "|".join(map(re.escape, words))
-    return re.compile(rf"\b(?i:{alternatives})[^\d\n]{{0,24}}?(?<![\w+])(?P<value>{value})(?!\w)")
-
+from tunesmith.quality.pii.rule import Rule, after
 
 _MONTH = r"(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"  # noqa: E501
 _YEAR = r"(?:19\d\d|20[0-3]\d)"
 _DATE = (
     rf"{_YEAR}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-/.]\d{{1,2}}[-/.](?:{_YEAR}|\d\d)"
-    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? {_YEAR}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? {_YEAR}|\d{{1,2}}-{_MONTH}-{_YEAR}"
+    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}"
 )
 _DATES = re.compile(r"\(?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)*\b")
 
@@ -66,9 +33,18 @@ def _is_spoken_phone(text: str) -> bool:
     return len(number) >= 8 and (american or validators.is_national_phone(text))
 
 
+_OTHER_GROUPS = re.compile(r"\d{4}([ .-])\d{4}\1\d{4}\1\d{4}|0\d*\.\d+")
+"""Of a card or a licence; a decimal number."""
+
+
 def _is_trunk_phone(text: str) -> bool:
     """A number with the trunk prefix 0 and groups, valid in a number plan, and not a date such as 01/02/2023."""
-    return not _DATES.match(text) and not text.isdigit() and validators.is_national_phone(text)
+    return (
+        not _DATES.match(text)
+        and not _OTHER_GROUPS.fullmatch(text)
+        and not text.isdigit()
+        and validators.is_national_phone(text)
+    )
 
 
 EMAIL_LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}$")
@@ -77,78 +53,6 @@ NOT_DOMAINS = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "css", "js", "ts", "py", "json", "html", "htm", "pdf")
 )
 """File endings that follow an @ in names such as `icon@2x.png`."""
-
-PRIVATE_KEY = Rule(
-    "PRIVATE_KEY",
-    re.compile(
-        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----.*?"
-        r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\Z)",
-        re.DOTALL,
-    ),
-)
-
-KEY_PREFIXES: tuple[tuple[str, str], ...] = (
-    ("AKIA", r"AKIA[0-9A-Z]{16}"),
-    ("ASIA", r"ASIA[0-9A-Z]{16}"),
-    ("AIza", r"AIza[\w-]{35}"),
-    ("sk-", r"sk-(?:proj-|ant-|svcacct-|or-)?[\w-]{20,}"),
-    ("sk_", r"sk_(?:live|test)_\w{16,}"),
-    ("rk_", r"rk_(?:live|test)_\w{16,}"),
-    ("pk_", r"pk_(?:live|test)_\w{16,}"),
-    ("ghp_", r"ghp_\w{36,}"),
-    ("gho_", r"gho_\w{36,}"),
-    ("ghu_", r"ghu_\w{36,}"),
-    ("ghs_", r"ghs_\w{36,}"),
-    ("ghr_", r"ghr_\w{36,}"),
-    ("github_pat_", r"github_pat_\w{40,}"),
-    ("glpat-", r"glpat-[\w-]{20,}"),
-    ("xox", r"xox[abeoprs]-[\w-]{10,}"),
-    ("hf_", r"hf_[A-Za-z0-9]{30,}"),
-    ("npm_", r"npm_\w{36}"),
-    ("pypi-", r"pypi-[\w-]{50,}"),
-    ("whsec_", r"whsec_[A-Za-z0-9+/]{24,}"),
-    ("ya29.", r"ya29\.[\w-]{30,}"),
-    ("gsk_", r"gsk_[A-Za-z0-9]{40,}"),
-    ("xai-", r"xai-[A-Za-z0-9]{60,}"),
-    ("r8_", r"r8_[A-Za-z0-9]{37}"),
-    ("dckr_pat_", r"dckr_pat_[\w-]{24,}"),
-    ("shpat_", r"shpat_[0-9a-fA-F]{32}"),
-    ("shpss_", r"shpss_[0-9a-fA-F]{32}"),
-    ("sq0", r"sq0(?:atp-[\w-]{22}|csp-[\w-]{43})"),
-    ("lin_api_", r"lin_api_[A-Za-z0-9]{40}"),
-    ("ntn_", r"ntn_[A-Za-z0-9]{40,}"),
-    ("hooks.slack.com/", r"hooks\.slack\.com/services/T\w{6,}/B\w{6,}/\w{20,}"),
-    ("dop_v1_", r"dop_v1_[0-9a-f]{64}"),
-    ("SG.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),
-    ("eyJ", r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
-)
-"""Documented prefixes of AWS, Google, OpenAI, Anthropic, Stripe, GitHub, GitLab, Slack, Hugging Face, npm, PyPI, Groq,
-xAI, Replicate, Docker, Shopify, Square, Linear, Notion, DigitalOcean and SendGrid keys, and of JSON web tokens; the
-prefix alone is the cheap test."""
-
-LETTERS_ONLY = "hf_"
-"""Hugging Face's keys may have no digit."""
-
-PREFIXED_KEYS = tuple(
-    (
-        prefix,
-        Rule(
-            "API_KEY",
-            re.compile(rf"(?<![\w-]){form}(?!\w)"),
-            validators.is_varied if prefix == LETTERS_ONLY else validators.is_random,
-        ),
-    )
-    for prefix, form in KEY_PREFIXES
-)
-ASSIGNED_KEY = Rule(
-    "API_KEY",
-    re.compile(
-        r"(?i:api[_ -]?key|access[_ -]?key|secret(?:[_ -]?key)?|auth[_ -]?token|access[_ -]?token|token|password"
-        r"|passwd|bearer)[\"']?(?:\s*(?:[:=]|is)\s*|\s+)[\"']?(?P<value>[A-Za-z0-9+/_-]{20,}={0,2})(?![\w-])"
-    ),
-    validators.is_random,
-    words=("key", "secret", "token", "passw", "bearer"),
-)
 
 _BIRTH_STEMS = (
     "birth",
@@ -169,12 +73,19 @@ _BIRTH_WORDS = (
     "nacido", "nacida", "nacimiento", "naissance", "n\u00e9 le", "n\u00e9e le",
     "nato il", "nata il",
 )  # fmt: skip
-BIRTH_DATE = Rule("DATE_OF_BIRTH", _after(_BIRTH_WORDS, _DATE), words=_BIRTH_STEMS)
+BIRTH_DATE = Rule("DATE_OF_BIRTH", after(_BIRTH_WORDS, _DATE), words=_BIRTH_STEMS)
 
-MAC_ADDRESS = Rule(
-    "MAC_ADDRESS",
-    re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])"),
-    validators.is_mac_address,
+MAC_ADDRESSES = (
+    Rule(
+        "MAC_ADDRESS",
+        re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])"),
+        validators.is_mac_address,
+    ),
+    Rule(
+        "MAC_ADDRESS",  # as Cisco writes it; of digits alone it could be any number
+        re.compile(r"(?<![\w.])(?=[\d.]*[A-Fa-f])(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}(?![\w-]|\.\w)"),
+        validators.is_mac_address,
+    ),
 )
 IP_ADDRESSES = (
     Rule(
@@ -232,8 +143,16 @@ NUMBERS = (
         validators.is_us_ssn,
         shapes=(b"000 00 0000",),
         personal=False,
+        is_id=True,
     ),
-    Rule("US_SSN", _after(_SSN_WORDS, r"\d{9}"), validators.is_us_ssn, words=_SSN_WORDS, digits=9),
+    Rule(
+        "US_ITIN",
+        re.compile(r"(?<![\w-])9\d\d-(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])-\d{4}(?![\w-])"),
+        shapes=(b"000 00 0000",),
+        personal=False,
+        is_id=True,
+    ),
+    Rule("US_SSN", after(_SSN_WORDS, r"\d{9}"), validators.is_us_ssn, words=_SSN_WORDS, digits=9),
     Rule(
         "UK_NINO",
         re.compile(r"\b(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)\d\d\1\d\d\1\d\d\1[A-D]\b"),
@@ -265,7 +184,7 @@ NUMBERS = (
         shapes=(b"0000 0000 0000",),
         personal=False,
     ),
-    Rule("IN_AADHAAR", _after(_AADHAAR_WORDS, r"\d{12}"), validators.is_aadhaar, words=_AADHAAR_WORDS, digits=12),
+    Rule("IN_AADHAAR", after(_AADHAAR_WORDS, r"\d{12}"), validators.is_aadhaar, words=_AADHAAR_WORDS, digits=12),
     Rule(
         "IN_PAN",
         re.compile(r"\b[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]\b"),
@@ -278,20 +197,20 @@ NUMBERS = (
         validators.is_cpf,
         shapes=(b"000 000 000 00",),
     ),
-    Rule("UK_NHS", _after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
-    Rule("CA_SIN", _after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
+    Rule("UK_NHS", after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
+    Rule("CA_SIN", after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
     Rule(
         "DE_TAX_ID",
-        _after(_TAX_WORDS, r"\d{2} ?\d{3} ?\d{3} ?\d{3}"),
+        after(_TAX_WORDS, r"\d{2} ?\d{3} ?\d{3} ?\d{3}"),
         validators.is_german_tax_id,
         words=_TAX_WORDS,
         digits=11,
     ),
-    Rule("PL_PESEL", _after(("pesel",), r"\d{11}"), validators.is_pesel, words=("pesel",), digits=11),
-    Rule("PASSPORT", _after(_PASSPORT_WORDS, r"[A-Z]{0,2}\d{6,9}[A-Z]?"), words=_PASSPORT_WORDS, digits=6),
+    Rule("PL_PESEL", after(("pesel",), r"\d{11}"), validators.is_pesel, words=("pesel",), digits=11),
+    Rule("PASSPORT", after(_PASSPORT_WORDS, r"[A-Z]{0,2}\d{6,9}[A-Z]?"), words=_PASSPORT_WORDS, digits=6),
     # Germany's serial numbers mix digits with consonants.
-    Rule("PASSPORT", _after(_PASSPORT_WORDS, r"[CFGHJK](?=\w*\d)[\dCFGHJKLMNPRTVWXYZ]{8}"), words=_PASSPORT_WORDS),
-    Rule("DRIVING_LICENCE", _after(_LICENCE_WORDS, r"[A-Z]{1,5}-?\d[\dA-Z-]{4,14}"), words=_LICENCE_WORDS, digits=5),
+    Rule("PASSPORT", after(_PASSPORT_WORDS, r"[CFGHJK](?=\w*\d)[\dCFGHJKLMNPRTVWXYZ]{8}"), words=_PASSPORT_WORDS),
+    Rule("DRIVING_LICENCE", after(_LICENCE_WORDS, r"[A-Z]{1,5}-?\d[\dA-Z-]{4,14}"), words=_LICENCE_WORDS, digits=5),
     Rule(
         "PHONE",
         re.compile(rf"(?<![\w+])\+{_PHONE_GROUPS}"),
@@ -329,7 +248,7 @@ NUMBERS = (
     ),
     Rule(
         "PHONE",
-        _after(_PHONE_WORDS, r"\(?\d[\d .()/-]{5,16}\d"),
+        after(_PHONE_WORDS, r"\(?\d[\d .()/-]{5,16}\d"),
         _is_spoken_phone,
         words=_PHONE_WORDS,
         digits=7,
@@ -348,7 +267,7 @@ NUMBERS = (
 
 REFERENCE = re.compile(
     r"(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|release|firmware|section|chapter|build|commit|part|model|isbn|ean|gtin|upc|barcode|zip|case|item|product"
-    r"|transaction|shipment|parcel|booking|confirmation|batch|timestamp|id|v)\b[\s#:.=\"'(-]*(?:(?:no|num|number|id|code"
+    r"|transaction|shipment|lot|ein|parcel|booking|confirmation|batch|timestamp|(?P<id>id)|v)\b[\s#:.=\"'(-]*(?:(?:no|num|number|id|code"
     r"|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
     re.IGNORECASE,
 )

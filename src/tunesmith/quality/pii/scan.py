@@ -7,14 +7,15 @@ six digits close together) says that it could match. Everything a rule finds was
 import functools
 import itertools
 import re
+import string
 from collections.abc import Iterator
 from typing import TypeAlias
 
 from ahocorasick_rs import AhoCorasick, BytesAhoCorasick, Implementation
 from msgspec import Struct
 
-from tunesmith.quality.pii import rules
-from tunesmith.quality.pii.rules import Rule
+from tunesmith.quality.pii import keys, rules
+from tunesmith.quality.pii.rule import Rule
 
 DENSE_DIGITS, DENSE_GAP = 6, 3
 """A number is so many digits with at most so many other characters between two of them."""
@@ -33,6 +34,11 @@ KEY_LIKE = bytes(
 )
 KEY_RUN = b"k" * 16
 """Every kind of key has a run of this many letters, digits, hyphens and underscores; few texts have one."""
+
+HEXADECIMAL = bytes(
+    ord("h") if chr(byte) in string.hexdigits else byte if byte == ord(".") else ord(" ") for byte in range(256)
+)
+DOTTED_MAC = b"hhhh.hhhh.hhhh"
 
 
 class PiiSpan(Struct, frozen=True):
@@ -63,18 +69,20 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
     encoded = text.encode("utf-8", "surrogatepass")
     runs = _digit_runs(text, encoded)
     if "PRIVATE KEY" in text:
-        yield from _apply(rules.PRIVATE_KEY, text)
-    if (runs or rules.LETTERS_ONLY in text) and KEY_RUN in encoded.translate(KEY_LIKE):
+        yield from _apply(keys.PRIVATE_KEY, text)
+    if (runs or keys.LETTERS_ONLY in text) and KEY_RUN in encoded.translate(KEY_LIKE):
         yield from _keys(text)
     if "@" in text:
         yield from _emails(text)
     colons = text.count(":")
     if colons >= 5 or text.count("-") >= 5:
-        yield from _apply(rules.MAC_ADDRESS, text)  # its digits may all be letters
+        yield from _apply(rules.MAC_ADDRESSES[0], text)  # its digits may all be letters
     if not runs:
         return
     if colons >= 2:
         yield from _apply(rules.IP_ADDRESSES[1], text)
+    if DOTTED_MAC in encoded.translate(HEXADECIMAL):
+        yield from _apply(rules.MAC_ADDRESSES[1], text)
     if _has_dotted_quad(text, runs):
         yield from _apply(rules.IP_ADDRESSES[0], text)
     if (not text.isascii() or _has_date(runs)) and rules.BIRTH_DATE in _named_rules(text):
@@ -127,11 +135,11 @@ def _keys(text: str) -> Iterator[PiiSpan]:
     if not lower.isascii():
         lower = lower.encode("utf-8", "replace").decode()  # no lone surrogates
     hinted = {forms[form] for form, _, _ in automaton.find_matches_as_indexes(lower, overlapping=True)}
-    for prefix, rule in rules.PREFIXED_KEYS:
+    for prefix, rule in keys.PREFIXED_KEYS:
         if prefix in hinted and prefix in text:
             yield from _apply(rule, text)
     if ASSIGNED in hinted:
-        yield from _apply(rules.ASSIGNED_KEY, text)
+        yield from _apply(keys.ASSIGNED_KEY, text)
 
 
 ASSIGNED = "="
@@ -140,8 +148,8 @@ ASSIGNED = "="
 @functools.cache
 def _key_automaton() -> tuple[AhoCorasick, tuple[str, ...]]:
     """What finds the prefixes of keys and the words before them in lower case, and which each stands for."""
-    forms = {prefix.lower(): prefix for prefix, _ in rules.PREFIXED_KEYS}
-    forms |= dict.fromkeys(rules.ASSIGNED_KEY.words, ASSIGNED)
+    forms = {prefix.lower(): prefix for prefix, _ in keys.PREFIXED_KEYS}
+    forms |= dict.fromkeys(keys.ASSIGNED_KEY.words, ASSIGNED)
     return AhoCorasick(list(forms), implementation=Implementation.DFA), tuple(forms.values())
 
 
@@ -219,7 +227,7 @@ def _apply(rule: Rule, text: str, start: int = 0, end: int | None = None) -> Ite
     for match in rule.pattern.finditer(text, start, len(text) if end is None else end):
         value = match[group]
         begin = match.start(group)
-        if not rule.personal and _is_reference(text, begin):
+        if not rule.personal and _is_reference(rule, text, begin):
             continue
         while rule.valid is not None and value and not rule.valid(value):
             value = value[: _last_separator(value)] if rule.shorten else ""
@@ -232,8 +240,9 @@ def _last_separator(value: str) -> int:
     return len(trimmed.rstrip(" .-/()+"))
 
 
-def _is_reference(text: str, start: int) -> bool:
-    return rules.REFERENCE.search(text, max(start - rules.REFERENCE_REACH, 0), start) is not None
+def _is_reference(rule: Rule, text: str, start: int) -> bool:
+    match = rules.REFERENCE.search(text, max(start - rules.REFERENCE_REACH, 0), start)
+    return match is not None and not (rule.is_id and match["id"])
 
 
 def _emails(text: str) -> Iterator[PiiSpan]:
