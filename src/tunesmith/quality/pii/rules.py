@@ -33,15 +33,14 @@ def _is_spoken_phone(text: str) -> bool:
     return len(number) >= 8 and (american or validators.is_national_phone(text))
 
 
-_OTHER_GROUPS = re.compile(r"\d{4}([ .-])\d{4}\1\d{4}\1\d{4}|0\d*\.\d+")
-"""Of a card or a licence; a decimal number."""
+_DECIMAL = re.compile(r"0\d*\.\d+")
 
 
 def _is_trunk_phone(text: str) -> bool:
     """A number with the trunk prefix 0 and groups, valid in a number plan, and not a date such as 01/02/2023."""
     return (
         not _DATES.match(text)
-        and not _OTHER_GROUPS.fullmatch(text)
+        and not _DECIMAL.fullmatch(text)
         and not text.isdigit()
         and validators.is_national_phone(text)
     )
@@ -237,8 +236,8 @@ NUMBERS = (
     Rule(
         "PHONE",
         re.compile(
-            r"(?<![\w.,:+/-])(?<!\d )(?:\(0\d{1,4}\)|0\d{1,4})(?: / |[ ./-]{1,2})\d{2,8}"
-            r"(?:[ ./-]{1,2}\d{2,8}){0,4}(?!\w)"
+            r"(?<![\w.,:+/-])(?<!\d )(?!\d{4}([ .-])\d{4}\1\d{4}\1\d{4})"
+            r"(?:\(0\d{1,4}\)|0\d{1,4})(?: / |[ ./-]{1,2})\d{2,8}(?:[ ./-]{1,2}\d{2,8}){0,4}(?!\w)"
         ),
         _is_trunk_phone,
         signs=("0",),
