@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import PromptTuningConfig, get_peft_model
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -121,16 +121,19 @@ def test_no_prompts_give_no_replies(model: LlamaForCausalLM, tokenizer: PreTrain
     assert generate(model, tokenizer, [], max_new_tokens=8) == []
 
 
-def test_a_soft_prompt_stands_right_before_each_prompt_whatever_else_is_in_the_batch(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize("kind", [PromptTuningConfig, PrefixTuningConfig])
+def test_soft_tokens_stand_before_each_prompt_of_a_batch_unless_they_are_off(
+    kind: type[PromptTuningConfig | PrefixTuningConfig], model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    soft: Any = get_peft_model(
-        copy.deepcopy(model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
-    ).eval()
+    soft: Any = get_peft_model(copy.deepcopy(model), kind(task_type="CAUSAL_LM", num_virtual_tokens=4)).eval()
     torch.nn.init.normal_(soft.prompt_encoder["default"].embedding.weight)
-    prompts = [*some_prompts(6), *some_prompts(6)]
+    prompts = some_prompts(12)
+    ends = end_tokens(model, tokenizer)
+    expected = [tokenizer.decode(slow_greedy(soft, prompt, ends, 8), skip_special_tokens=True) for prompt in prompts]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        together = generate(soft, tokenizer, prompts, max_new_tokens=8)
-        alone = [generate(soft, tokenizer, [prompt], max_new_tokens=8)[0] for prompt in prompts]
-    assert together == alone
+        assert generate(soft, tokenizer, prompts, max_new_tokens=8) == [text.strip() for text in expected]
+        base = generate(model, tokenizer, prompts, max_new_tokens=8)
+        with soft.disable_adapter():
+            assert generate(soft, tokenizer, prompts, max_new_tokens=8) == base
+        assert generate(soft, tokenizer, prompts, max_new_tokens=8) != base

@@ -1,99 +1,159 @@
-"""Every adapter with every objective that it can carry, on the embedded model: the objective's own measure improves."""
+"""Every adapter with every objective on the embedded model: its own measure improves, or it is refused at once."""
 
+import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from test_train import make_spec, read_events
 
+from tunesmith.errors import SpecError
 from tunesmith.models.load import load_reward_model, load_tuned
-from tunesmith.run_folder import RunFolder
 from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.run import train
 
-ADAPTERS = ("lora", "full", "qlora", "prefix", "prompt")
-LEARNING_RATES = {"lora": 1e-3, "qlora": 3e-3, "full": 1e-4, "prefix": 3e-2, "prompt": 3e-2}
-"""Soft prompts need high rates, full fine-tuning low ones."""
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "full": {"kind": "full"},
+    "lora": {"kind": "lora"},
+    "qlora": {"kind": "qlora"},
+    "prefix": {"kind": "prefix", "virtual_tokens": 4},
+    "prompt": {"kind": "prompt", "virtual_tokens": 4},
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rslora": {"rslora": True},
+    "dora": {"dora": True},
+    "gaussian": {"init": "gaussian"},
+    "orthogonal": {"init": "orthogonal"},
+    "olora": {"init": "olora"},
+    "pissa": {"init": "pissa_niter_4"},
+}
+"""LoRA's: with one objective for each way in which a model is used."""
+
+LEARNING_RATES = {"full": 1e-4, "prefix": 0.2, "prompt": 0.02}
+"""Soft tokens need high rates, full fine-tuning low ones; LoRA 0.002."""
 
 
-def run(rows: Path, output: Path, adapter: str, objective: dict[str, object], **training: object) -> RunFolder:
+class Objective(NamedTuple):
+    """What is in the spec, the fixture with its rows, and what must grow by `gain`: `more` (less `less`)."""
+
+    spec: dict[str, Any]
+    rows: str
+    more: str
+    gain: float
+    less: str | None = None
+
+
+def dpo(loss_type: str, gain: float) -> Objective:
+    return Objective({"kind": "dpo", "loss_type": loss_type}, "few_pairs", "rewards/margins", gain)
+
+
+def online(kind: str, **options: int) -> Objective:
+    spec = {"kind": kind, "reward": "agreement.py:reward", "max_completion_length": 2} | options
+    return Objective(spec, "one_question", "reward", 0.2)
+
+
+OBJECTIVES = {
+    "sft": Objective({"kind": "sft"}, "few_pairs", "-loss", 0.1),
+    "dpo": dpo("sigmoid", 0.1),
+    "ipo": dpo("ipo", 0.1),
+    "orpo": dpo("orpo", 0.005),
+    "simpo": dpo("simpo", 0.005),
+    "kto": Objective(
+        {"kind": "dpo", "loss_type": "kto"}, "few_judged", "rewards/chosen", 0.05, less="rewards/rejected"
+    ),
+    "reward": Objective({"kind": "reward"}, "few_pairs", "margin", 0.1),
+    "grpo": online("grpo", num_generations=8),
+    "ppo": online("ppo", num_ppo_epochs=2),
+}
+
+SENSELESS = {
+    **{(soft, "reward"): "cannot carry a reward model: its new head must learn" for soft in ("prefix", "prompt")},
+    **{
+        (taking, "grpo"): "takes a part of the base's weights, and grpo needs the base" for taking in ("olora", "pissa")
+    },
+}
+
+CASES = [
+    *((adapter, objective) for adapter in ADAPTERS for objective in OBJECTIVES),
+    *((option, objective) for option in OPTIONS for objective in ("sft", "dpo", "reward", "grpo")),
+]
+
+
+@pytest.fixture
+def few_pairs(pairs: Path) -> Path:
+    pairs.write_text("".join(pairs.read_text().splitlines(keepends=True)[:8]))
+    return pairs
+
+
+@pytest.fixture
+def few_judged(few_pairs: Path, judged: Path) -> Path:
+    return judged
+
+
+@pytest.fixture
+def one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A question that the base answers with "Yes" about every second time, and a reward function that wants it to."""
+    path = tmp_path / "question.jsonl"
+    path.write_text((json.dumps({"prompt": "Say a word.", "completion": "Yes."}) + "\n") * 16)
+    code = "def reward(completions):\n    return [float(text.startswith('Yes')) for text in completions]\n"
+    (tmp_path / "agreement.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name"),
+    [
+        pytest.param(*case, marks=() if "lora" in case or "sft" in case else pytest.mark.slow)
+        for case in CASES
+        if case not in SENSELESS
+    ],
+)
+def test_the_objectives_own_measure_improves(
+    adapter: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     if adapter == "qlora":
         pytest.importorskip("bitsandbytes")
-    settings = {
-        "steps": 6, "epochs": None, "batch_size": 8, "learning_rate": LEARNING_RATES[adapter],
-        "scheduler": "constant", "warmup": 0.0, "eval_every": 6, "max_length": 96,
+    objective = OBJECTIVES[name]
+    rows = request.getfixturevalue(objective.rows)
+    training = {
+        "steps": 3, "epochs": None, "batch_size": 4 if name == "grpo" else 16, "max_length": 96, "eval_every": 3,
+        "learning_rate": LEARNING_RATES.get(adapter, 2e-3), "scheduler": "constant", "warmup": 0.0,
     }  # fmt: skip
-    spec = make_spec(rows, output, adapter={"kind": adapter}, objective=objective, training=settings | training)
-    return train(spec).run
+    run = train(
+        make_spec(rows, tmp_path / "run", data={"eval": str(rows)}, training=training, **method(adapter, name))
+    ).run
 
+    events = read_events(run)
+    before, after = (event for event in events if isinstance(event, EvalEvent))
 
-def first_and_last(run: RunFolder) -> tuple[EvalEvent, EvalEvent]:
-    evals = [event for event in read_events(run) if isinstance(event, EvalEvent)]
-    return evals[0], evals[-1]
+    def value(event: EvalEvent) -> float:
+        seen = event.measures | {"-loss": -event.loss}
+        return seen[objective.more] - (seen[objective.less] if objective.less else 0.0)
 
-
-def slow_but(fast: tuple[str, str], *cases: tuple[str, str]) -> list[object]:
-    """Test parameters, all slow but one: each of these trains a model."""
-    return [pytest.param(*case, marks=() if case == fast else pytest.mark.slow) for case in cases]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_imitating_the_chosen_replies_lowers_the_loss(adapter: str, pairs: Path, tmp_path: Path) -> None:
-    folder = run(pairs, tmp_path / "run", adapter, {"kind": "sft"})
-    before, after = first_and_last(folder)
-    assert after.loss < before.loss - 0.02
-    assert load_tuned(folder, dtype=torch.float32) is not None
-
-
-@pytest.mark.parametrize(
-    ("adapter", "loss_type"),
-    slow_but(
-        ("lora", "sigmoid"),
-        *((adapter, "sigmoid") for adapter in ADAPTERS),
-        *(("lora", loss_type) for loss_type in ("ipo", "orpo", "simpo")),
-    ),
-)
-def test_preferring_widens_the_margin(adapter: str, loss_type: str, pairs: Path, tmp_path: Path) -> None:
-    before, after = first_and_last(run(pairs, tmp_path / "run", adapter, {"kind": "dpo", "loss_type": loss_type}))
+    assert value(after) > value(before) + objective.gain
     assert after.loss < before.loss
-    assert after.measures["rewards/margins"] > before.measures["rewards/margins"] + 0.02
+    if name in ("grpo", "ppo"):
+        steps = [event.measures for event in events if isinstance(event, StepEvent)]
+        assert {"reward", "kl", "completions/mean_length"} <= steps[0].keys()
+        assert {"reward", "kl", "completions/mean_length", "answer_loss"} <= after.measures.keys()
+        assert adapter in ("prefix", "prompt") or steps[0]["kl"] == pytest.approx(0.0, abs=1e-5)
+        assert after.measures["kl"] > 0
+    load = load_reward_model if name == "reward" else load_tuned
+    assert load(run, dtype=torch.float32) is not None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_judged_replies_part_ways(adapter: str, judged: Path, tmp_path: Path) -> None:
-    before, after = first_and_last(run(judged, tmp_path / "run", adapter, {"kind": "dpo", "loss_type": "kto"}))
-    assert after.loss < before.loss
-    assert after.measures["rewards/chosen"] > after.measures["rewards/rejected"] + 0.05
+@pytest.mark.parametrize(("adapter", "name"), SENSELESS)
+def test_a_pair_without_sense_is_refused_when_the_spec_is_read(adapter: str, name: str) -> None:
+    with pytest.raises(SpecError, match=SENSELESS[adapter, name]):
+        make_spec(Path("rows.jsonl"), Path("run"), **method(adapter, name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["lora", "full", "qlora"])
-def test_a_reward_model_learns_to_tell_the_replies_apart(adapter: str, pairs: Path, tmp_path: Path) -> None:
-    folder = run(pairs, tmp_path / "run", adapter, {"kind": "reward"})
-    before, after = first_and_last(folder)
-    assert after.loss < before.loss
-    assert after.measures["accuracy"] == 1.0
-    assert load_reward_model(folder, dtype=torch.float32) is not None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("adapter", "kind"), [(adapter, kind) for adapter in ("lora", "full", "prompt") for kind in ("grpo", "ppo")]
-)
-def test_a_rewarded_policy_earns_more(adapter: str, kind: str, pairs: Path, brevity: str, tmp_path: Path) -> None:
-    objective = {"kind": kind, "reward": brevity, "max_completion_length": 8}
-    if kind == "grpo":
-        objective["num_generations"] = 4
-    # Few steps for a policy, so at a high rate; a soft prompt starts as noise, and gets twice as many at its own.
-    steps, rate = (20, LEARNING_RATES[adapter]) if adapter == "prompt" else (10, 5 * LEARNING_RATES[adapter])
-    folder = run(pairs, tmp_path / "run", adapter, objective, steps=steps, eval_every=steps, learning_rate=rate)
-    events = [event for event in read_events(folder) if isinstance(event, StepEvent)]
-    rewards = [event.measures["reward"] for event in events]
-    third = steps // 3
-    assert sum(rewards[-third:]) / third > sum(rewards[:third]) / third + 0.1
-    if adapter != "prompt":  # a soft prompt says something before it has learned anything
-        assert events[0].measures["kl"] == pytest.approx(0.0, abs=1e-5)
-        assert events[-1].measures["kl"] > 0
-    assert {"reward", "kl", "completions/mean_length", "answer_loss"} <= first_and_last(folder)[1].measures.keys()
+def method(adapter: str, name: str) -> dict[str, Any]:
+    """The sections of the spec that a pair is made of."""
+    return {
+        "adapter": ADAPTERS.get(adapter, {"kind": "lora"}) | OPTIONS.get(adapter, {}),
+        "objective": OBJECTIVES[name].spec,
+    }

@@ -2,16 +2,16 @@
 
 Greedy, because a comparison must not depend on luck: the same prompt gets the same reply in any batch. Sampled, with a
 seed, only where a measure is defined on samples. Prompts of like length go together, padded on the left, so little is
-spent on padding; a batch runs until its longest reply ends, which is what batching costs. A soft prompt stands before
-the padding, and PEFT gives its positions up: there only prompts of one length go together, and nothing is padded.
+spent on padding; a batch runs until its longest reply ends, which is what batching costs.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from tunesmith.models.generation import continue_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -88,16 +88,11 @@ def _continue(
         use_cache=True,
     )
     replies: list[list[int]] = [[]] * len(prompts)
-    soft = _has_soft_prompt(model)
-    for batch in batches(prompts, max_new_tokens, one_length=soft):
+    for batch in batches(prompts, max_new_tokens):
         input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
-        with torch.inference_mode(), _contiguous_head(model), warnings.catch_warnings():
-            # transformers derives positions from the mask; PEFT drops them, and without padding they are the default.
-            warnings.filterwarnings("ignore", "Position ids are not supported")
-            output: torch.Tensor = model.generate(  # type: ignore[operator]  # PEFT's attribute look-up hides the method
-                input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
-            )
-        for row, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
+        with torch.inference_mode(), _contiguous_head(model):
+            said = continue_tokens(model, input_ids.to(model.device), mask.to(model.device), settings)
+        for row, tokens in zip(batch, said.tolist(), strict=True):
             replies[row] = tokens
     return replies
 
@@ -144,18 +139,12 @@ def turn_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return next((token for token in tail if token in special), None)
 
 
-def _has_soft_prompt(model: "PreTrainedModel | PeftModel") -> bool:
-    active = getattr(model, "active_peft_config", None)
-    return active is not None and active.is_prompt_learning and active.peft_type.value == "PROMPT_TUNING"
-
-
-def batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, *, one_length: bool = False) -> Iterator[list[int]]:
-    """Rows, shortest prompt first, cut where a batch would outgrow its limits, or (`one_length`) be padded."""
+def batches(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[list[int]]:
+    """Rows, shortest prompt first, cut where a batch would outgrow its limits."""
     batch: list[int] = []
     for row in sorted(range(len(prompts)), key=lambda row: len(prompts[row])):
         cells = (len(batch) + 1) * (len(prompts[row]) + max_new_tokens)
-        padded = one_length and bool(batch) and len(prompts[row]) != len(prompts[batch[0]])
-        if batch and (len(batch) == BATCH_ROWS or cells > BATCH_TOKENS or padded):
+        if batch and (len(batch) == BATCH_ROWS or cells > BATCH_TOKENS):
             yield batch
             batch = []
         batch.append(row)

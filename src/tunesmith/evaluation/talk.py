@@ -17,6 +17,7 @@ from tunesmith.dataset.render import Renderer
 from tunesmith.dataset.system_prompt import shared_system_prompt
 from tunesmith.errors import RunError
 from tunesmith.evaluation.generate import end_tokens
+from tunesmith.models.generation import continue_tokens
 from tunesmith.models.load import load_model, load_tokenizer, load_tuned
 from tunesmith.run_folder import RunFolder
 
@@ -98,13 +99,10 @@ class Chat:
         )
         input_ids = torch.tensor([prompt], device=model.device)  # (1, tokens)
         with torch.inference_mode():
-            output = model.generate(  # type: ignore[operator]  # PEFT's attribute look-up hides the method
-                input_ids=input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                generation_config=settings,
-                streamer=_streamer(self._tokenizer, on_text),
-            )
-        said: list[int] = output[0, len(prompt) :].tolist()
+            streamer = _streamer(self._tokenizer, on_text)
+            said: list[int] = continue_tokens(model, input_ids, torch.ones_like(input_ids), settings, streamer)[
+                0
+            ].tolist()
         ended = bool(said) and said[-1] in ends
         text = str(self._tokenizer.decode(said[:-1] if ended else said, skip_special_tokens=True)).strip()
         return Reply(text, len(prompt), len(said), time.monotonic() - started, ended)

@@ -25,7 +25,7 @@ from peft import (
     get_peft_model_state_dict,
 )
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -81,6 +81,10 @@ def save_adapter(model: PeftModel, folder: Path, start: dict[str, torch.Tensor] 
     with TemporaryDirectory() as before:
         save_file(start, Path(before) / SAFETENSORS_WEIGHTS_NAME)
         model.save_pretrained(str(folder), save_embedding_layers=False, path_initial_model_for_weight_conversion=before)
+    # PEFT converts the matrices, and leaves out what learns beside them: the head of a reward model.
+    weights = folder / SAFETENSORS_WEIGHTS_NAME
+    beside = {name: value.contiguous() for name, value in get_peft_model_state_dict(model).items()}
+    save_file(beside | load_file(weights), weights)
 
 
 def count_parameters(model: PreTrainedModel | PeftModel) -> ParameterCount:

@@ -5,7 +5,6 @@ join after their prompt has been read and leave when they end. Joining and leavi
 as much for sixteen rows as for one, which is what batching is for.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
+
+from tunesmith.models.generation import cache_argument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +31,7 @@ class Batch:
         self._model: Any = model
         self._cache = DynamicCache()
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=model.device)  # (rows, tokens in the cache)
-        self._cache_argument = _cache_argument(model)
+        self._cache_argument = cache_argument(model)
 
     def __len__(self) -> int:
         return len(self._mask)
@@ -107,15 +108,10 @@ class Batch:
 def prompt_logits(model: Any, prompt: Sequence[int]) -> Iterator[Tensor]:
     """The logits after each token of `prompt`, as (tokens, vocabulary), by parts: all of them would not fit at once."""
     cache = DynamicCache()
-    argument = _cache_argument(model)
+    argument = cache_argument(model)
     for start in range(0, len(prompt), SCORED_AT_ONCE):
         input_ids = torch.tensor([prompt[start : start + SCORED_AT_ONCE]], device=model.device)
         yield model(input_ids=input_ids, use_cache=True, **{argument: cache}).logits[0]
-
-
-def _cache_argument(model: Any) -> str:
-    """transformers renamed the argument in 5.2x; the old name still works there and warns at each step."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _layers(cache: DynamicCache) -> list[Any]:
