@@ -51,6 +51,11 @@ database_option = click.option(
     metavar="URL",
     help="OpenAI-compatible endpoint that score_model graders ask; its key is in TUNESMITH_GRADER_KEY.",
 )
+@click.option(
+    "--backend",
+    metavar="URL",
+    help="A running vLLM that generates for the model it serves; its key is in TUNESMITH_BACKEND_KEY.",
+)
 def command(
     host: str,
     port: int,
@@ -63,6 +68,7 @@ def command(
     rate_limit: int,
     python_graders: bool,
     grader_url: str | None,
+    backend: str | None,
 ) -> None:
     """Fine-tuning and inference with OpenAI's API on your own machine.
 
@@ -91,6 +97,7 @@ def command(
         requests_per_minute=rate_limit,
         python_graders=python_graders,
         grader_url=grader_url,
+        backend=backend,
     )
     if not loopback:
         click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tunesmith.server.audit import AuditLog
+from tunesmith.server.backend import Backend
 from tunesmith.server.catalogue import Catalogue
 from tunesmith.server.limits import RateLimiter
 from tunesmith.server.metrics import Metrics
@@ -22,6 +23,7 @@ class Service:
     limiter: RateLimiter
     metrics: Metrics
     runner: JobRunner
+    backend: Backend | None
 
 
 def assemble(settings: ServerSettings, store: Store, catalogue: Catalogue, runner: JobRunner) -> Service:
@@ -34,4 +36,5 @@ def assemble(settings: ServerSettings, store: Store, catalogue: Catalogue, runne
         limiter=RateLimiter(settings.requests_per_minute),
         metrics=Metrics(store, catalogue),
         runner=runner,
+        backend=None if settings.backend is None else Backend(settings.backend),
     )

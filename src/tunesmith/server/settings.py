@@ -21,7 +21,7 @@ class ServerSettings:
     """`models` maps ids to what `models.load` accepts; folders inside `models_dir` are served by their names.
 
     The dashboard lists the runs inside `runs_dir`, which need not be there yet. With `python_graders`, clients may send
-    code that grades replies; `grader_url` is where models are asked for scores.
+    code that grades replies; `grader_url` is where models are asked for scores; `backend` is a vLLM server.
     """
 
     data_dir: Path
@@ -35,6 +35,7 @@ class ServerSettings:
     requests_per_minute: int = REQUESTS_PER_MINUTE
     python_graders: bool = False
     grader_url: str | None = None
+    backend: str | None = None
     max_upload_bytes: int = MAX_UPLOAD_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
 

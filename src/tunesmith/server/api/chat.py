@@ -108,6 +108,9 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
             param="response_format",
         )
     conversation = read_conversation(body.messages, tools.offered(body.tools))
+    answer = await generation.from_backend(service, caller, "chat/completions", body, request)
+    if answer is not None:
+        return answer
     generator, adapter = await generation.load_generator(service, caller, body.model)
     use = await run_in_threadpool(
         tools.tool_use, generator, body.tools, body.tool_choice, parallel=body.parallel_tool_calls

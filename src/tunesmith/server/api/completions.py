@@ -41,6 +41,9 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
         raise RequestError("echo: not together with stream", code="unsupported_value", param="echo")
     if not wanted and not body.echo:
         raise RequestError("max_tokens: 0 is for echo only", code="invalid_value", param="max_tokens")
+    answer = await generation.from_backend(service, caller, "completions", body, request)
+    if answer is not None:
+        return answer
     generator, adapter = await generation.load_generator(service, caller, body.model)
     prompts = await run_in_threadpool(_prompts, generator, body.prompt)
     sampling = body.sampling(generator, logprobs=body.logprobs)

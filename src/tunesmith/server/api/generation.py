@@ -13,9 +13,9 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.errors import TunesmithError
@@ -27,6 +27,9 @@ from tunesmith.server.service import Service
 
 DEFAULT_MAX_TOKENS = 4_096
 """Of a chat reply when the request does not say; the model's context still limits it."""
+
+WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+"""Fields that are accepted because clients send them."""
 
 HANG_UP_SECONDS = 1.0
 """How often a request that waits for its whole reply looks whether the client is still there."""
@@ -97,6 +100,28 @@ class Reply:
     text: str = ""
     tokens: list[TokenChoice] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
+
+
+async def from_backend(
+    service: Service, caller: Caller, path: str, body: GenerationBody, client: Request
+) -> Response | None:
+    """The answer of the backend that serves the model; None where the model generates here. Raises RequestError."""
+    if service.backend is None:
+        return None
+    model = await run_in_threadpool(service.catalogue.resolve, caller.owner, body.model)
+    if not await service.backend.serves(model):
+        return None
+    asked = body.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=WITHOUT_EFFECT)
+    if body.stream:
+        return await server_sent_events(service.backend.chunks(path, model, asked))
+    reply = asyncio.create_task(service.backend.reply(path, model, asked))
+    try:
+        while not (await asyncio.wait({reply}, timeout=HANG_UP_SECONDS))[0]:
+            if await client.is_disconnected():
+                raise _gone()
+        return JSONResponse(await reply)
+    finally:
+        reply.cancel()
 
 
 async def load_generator(service: Service, caller: Caller, model: str) -> tuple[Generator, Any]:

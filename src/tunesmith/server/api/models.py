@@ -26,6 +26,8 @@ def retrieve(service: ServiceOf, caller: CallerOf, model: str) -> dict[str, Any]
 def delete(request: Request, service: ServiceOf, caller: CallerOf, model: str) -> dict[str, Any]:
     """Remove a fine-tuned model and its weights."""
     service.catalogue.delete(caller.owner, model)
+    if service.backend is not None:
+        service.backend.forget(model)
     audit(request, "model.delete", model)
     return {"id": model, "object": "model", "deleted": True}
 

@@ -59,7 +59,13 @@ async def reply(
 ) -> Response:
     """The next turn, a JSON object a line: `{"text"}` as it comes, then `{"tokens", "seconds"}` or `{"error"}`."""
     try:
-        conversation = read_conversation(_messages(messages))
+        turns = _messages(messages)
+        conversation = read_conversation(turns)
+        served = await run_in_threadpool(service.catalogue.resolve, who.owner, model)
+        if service.backend is not None and await service.backend.serves(served):
+            options = {"temperature": temperature, "max_tokens": max_tokens, "stream": True}
+            chunks = service.backend.chunks("chat/completions", served, options | {"messages": turns})
+            return StreamingResponse(_relayed(chunks), media_type="application/x-ndjson", headers=HEADERS)
         generator, adapter = await generation.load_generator(service, who.caller, model)
         prompt = await run_in_threadpool(render_prompt, generator, conversation)
         asked = GenerationRequest(
@@ -97,6 +103,23 @@ async def _lines(generator: Generator, asked: GenerationRequest, request: Reques
                 finish = piece.finish
                 if piece.text:
                     yield _line({"text": piece.text})
+    except TunesmithError as error:
+        yield _line({"error": str(error)})
+        return
+    yield _line({"tokens": tokens, "seconds": round(time.perf_counter() - started, 2), "finish": finish})
+
+
+async def _relayed(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """What a backend streams, in the form of `_lines`; it sends about a token with each chunk."""
+    started, tokens, finish = time.perf_counter(), 0, None
+    try:
+        async for chunk in chunks:
+            for choice in chunk["choices"]:
+                finish = choice.get("finish_reason")
+                text = choice["delta"].get("content")
+                if text:
+                    tokens += 1
+                    yield _line({"text": text})
     except TunesmithError as error:
         yield _line({"error": str(error)})
         return
