@@ -247,3 +247,29 @@ def test_a_conversion_onto_its_own_input_is_refused(chat_file: Callable[..., Pat
     source = chat_file(Message("user", "a"), Message("assistant", "b"))
     with pytest.raises(ValueError, match="is the input itself"):
         convert(source, source, to="alpaca")
+
+
+def test_what_anthropics_blocks_say_beside_their_text_is_kept_or_named() -> None:
+    cache = {"cache_control": {"type": "ephemeral"}}
+    called = [
+        {"type": "thinking", "thinking": "hm", "signature": "EqQB"},
+        {"type": "tool_use", "name": "find", "input": {}, "id": "1"},
+    ]
+    result = {"type": "tool_result", "content": "ok", "tool_use_id": "1", "is_error": False} | cache
+    row = {
+        "system": [{"type": "text", "text": "Be brief."} | cache],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"} | cache]},
+            {"role": "assistant", "content": called},
+            {"role": "user", "content": [result]},
+            {"role": "assistant", "content": "done"},
+        ],
+        "tools": [{"name": "find", "description": "d", "input_schema": {"type": "object"}} | cache],
+    }
+
+    conversation = FORMATS["anthropic"].read(row, [])
+
+    assert write_row(conversation, "anthropic") == row
+    assert "other fields of messages" in cannot_carry(conversation, "alpaca")
+    there_and_back = FORMATS["openai"].read(write_row(conversation, "openai"), [])
+    assert write_row(there_and_back, "anthropic") == row

@@ -29,6 +29,8 @@ def cannot_carry(row: dict[str, Any]) -> list[str]:
         lost.append("line breaks within a text")
     if not row["text"].strip():
         lost.append("an empty text")
+    if row["text"].startswith("\ufeff"):
+        lost.append("a byte-order mark")
     if len(row) > 1:
         lost.append("other columns")
     return lost
@@ -37,4 +39,4 @@ def cannot_carry(row: dict[str, Any]) -> list[str]:
 def write(stream: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
     """The rows' texts, one a line."""
     for row in rows:
-        stream.write(" ".join(row["text"].splitlines()).encode() + b"\n")
+        stream.write(row["text"].replace("\n", " ").encode() + b"\n")

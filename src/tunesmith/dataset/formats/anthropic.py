@@ -8,7 +8,7 @@ in OpenAI's format and reads the same.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,7 +20,11 @@ from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 COLUMNS = frozenset({"system", "messages", "tools"})
 BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
 OWN_FIELDS = frozenset({"role", "content"})
+TEXT_FIELDS = frozenset({"type", "text"})
+THINKING_FIELDS = frozenset({"type", "thinking"})
+CALL_FIELDS = frozenset({"type", "id", "name", "input"})
 RESULT_FIELDS = frozenset({"type", "content", "tool_use_id"})
+TOOL_FIELDS = frozenset({"name", "description", "input_schema"})
 CANNOT_CARRY = (
     features.REJECTED,
     features.DESIRABLE,
@@ -28,8 +32,9 @@ CANNOT_CARRY = (
     features.WEIGHTS,
     features.NAMES,
     features.DEVELOPER,
-    features.clashing_fields(OWN_FIELDS | RESULT_FIELDS),
+    features.clashing_fields(OWN_FIELDS | RESULT_FIELDS | TEXT_FIELDS),
     features.EMPTY_SYSTEM,
+    Feature("fields of tools that mean something else there", lambda row: any(map(_has_other_fields, row.tools))),
     Feature(
         "system text after the first message",
         lambda row: any(message.role in ("system", "developer") for message in row.messages[1:]),
@@ -63,7 +68,10 @@ def read(row: Mapping[str, Any], problems: Problems) -> Conversation:
     """The conversation in `row`."""
     messages: list[Message] = []
     if row.get("system") not in (None, ""):
-        messages.append(Message("system", _plain(row["system"], ("system",), problems)))
+        others: Others = {}
+        for block in row["system"] if isinstance(row["system"], list) else ():
+            _keep(others, block, TEXT_FIELDS)
+        messages.append(Message("system", _plain(row["system"], ("system",), problems), extra=_merged(others)))
     for index, message in enumerate(fields.rows(row, "messages", (), problems, "messages")):
         messages.extend(_read_message(message, ("messages", index), problems))
     if messages and not any(message.role == "assistant" for message in messages):
@@ -81,7 +89,9 @@ def write(row: Conversation) -> dict[str, Any]:
     messages = list(row.messages)
     written: dict[str, Any] = {}
     if messages and messages[0].role in ("system", "developer"):
-        written["system"] = messages.pop(0).content
+        system = messages.pop(0)
+        others = fields.other_fields(system, TEXT_FIELDS)
+        written["system"] = [{"type": "text", "text": system.content} | others] if others else system.content
     written["messages"] = _write_messages(messages)
     if row.tools:
         written["tools"] = [_write_tool(tool) for tool in row.tools]
@@ -89,7 +99,10 @@ def write(row: Conversation) -> dict[str, Any]:
 
 
 def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> list[Message]:
-    """One message; a user turn with tool results becomes one tool message per result, then the user's text."""
+    """One message; a user turn with tool results becomes one tool message per result, then the user's text.
+
+    What else its blocks say (a signature, where a cache ends) is kept as other fields of the message.
+    """
     role, content = message.get("role"), message.get("content")
     extra = fields.unclaimed(message, OWN_FIELDS)
     if role not in ("user", "assistant"):
@@ -107,6 +120,7 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> li
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     results: list[Message] = []
+    others: Others = {}
     for index, block in enumerate(content):
         where = (*path, "content", index)
         if not isinstance(block, dict):
@@ -115,19 +129,24 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> li
         match block.get("type"), role:
             case "text", _:
                 texts.append(fields.text(block, "text", where, problems))
+                _keep(others, block, TEXT_FIELDS)
             case "thinking", "assistant":
                 thoughts.append(fields.text(block, "thinking", where, problems))
+                _keep(others, block, THINKING_FIELDS)
             case "tool_use", "assistant":
                 arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
                 identity = fields.optional_text(block, "id", where, problems)
                 calls.append(ToolCall(fields.text(block, "name", where, problems), arguments, identity))
+                _keep(others, block, CALL_FIELDS)
             case "tool_result", "user":
                 result = _plain(block.get("content", ""), (*where, "content"), problems)
                 identity = fields.optional_text(block, "tool_use_id", where, problems)
-                others = fields.unclaimed(block, RESULT_FIELDS)
-                results.append(Message("tool", result, tool_call_id=identity, extra=others))
+                results.append(
+                    Message("tool", result, tool_call_id=identity, extra=fields.unclaimed(block, RESULT_FIELDS))
+                )
             case kind, _:
                 problems.append(Problem(where, f"a block of type {describe(kind)}", f"a block an {role} turn can hold"))
+    extra = (_merged(others) or {}) | (extra or {}) or None
     if role == "user" and results and not texts and extra is None:
         return results
     thinking = "".join(thoughts) if thoughts else None
@@ -144,6 +163,20 @@ def _plain(content: Any, path: Path, problems: Problems) -> str:
     return ""
 
 
+Others: TypeAlias = dict[str, list[Any]]
+"""What the blocks of one message say beside their text, calls and results: each different value once."""
+
+
+def _keep(others: Others, block: Any, known: frozenset[str]) -> None:
+    for key, value in (fields.unclaimed(block, known) or {}).items() if isinstance(block, dict) else ():
+        if value not in others.setdefault(key, []):
+            others[key].append(value)
+
+
+def _merged(others: Others) -> dict[str, Any] | None:
+    return {key: values[0] if len(values) == 1 else values for key, values in others.items()} or None
+
+
 def _read_tools(row: Mapping[str, Any], problems: Problems) -> tuple[dict[str, Any], ...]:
     """Anthropic's `input_schema` tools in OpenAI's form."""
     if row.get("tools") in (None, []):
@@ -155,7 +188,8 @@ def _read_tools(row: Mapping[str, Any], problems: Problems) -> tuple[dict[str, A
             continue
         function = {"name": fields.text(tool, "name", ("tools", index), problems)}
         function |= {"description": tool["description"]} if "description" in tool else {}
-        tools.append({"type": "function", "function": function | {"parameters": tool["input_schema"]}})
+        others = fields.unclaimed(tool, TOOL_FIELDS) or {}
+        tools.append({"type": "function", "function": function | {"parameters": tool["input_schema"]}} | others)
     return tuple(tools)
 
 
@@ -164,7 +198,17 @@ def _write_tool(tool: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(function, dict):
         return tool
     written = {key: function[key] for key in ("name", "description") if key in function}
-    return written | {"input_schema": function.get("parameters", {"type": "object"})}
+    others = {key: value for key, value in tool.items() if key not in {"type", "function"} | TOOL_FIELDS}
+    return written | {"input_schema": function.get("parameters", {"type": "object"})} | others
+
+
+def _has_other_fields(tool: dict[str, Any]) -> bool:
+    """Whether a tool in OpenAI's form has fields that Anthropic's form keeps in another place, or not at all."""
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return False
+    inside = function.keys() - {"name", "description", "parameters"}
+    return bool(inside or tool.keys() & TOOL_FIELDS or None in tool.values())
 
 
 def _write_messages(messages: list[Message]) -> list[dict[str, Any]]:
@@ -184,10 +228,9 @@ def _write_messages(messages: list[Message]) -> list[dict[str, Any]]:
         elif results:
             written.append({"role": "user", "content": results})
             results = []
-        plain = all(block["type"] == "text" for block in blocks)
-        written.append(
-            {"role": role, "content": message.content if plain else blocks} | fields.other_fields(message, OWN_FIELDS)
-        )
+        plain = all(block.keys() == TEXT_FIELDS for block in blocks)
+        others = fields.other_fields(message, OWN_FIELDS | _own_place(message))
+        written.append({"role": role, "content": message.content if plain else blocks} | others)
     if results:
         written.append({"role": "user", "content": results})
     return written
@@ -202,7 +245,15 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     for call in message.tool_calls:
         block: dict[str, Any] = {"type": "tool_use", "name": call.name, "input": _arguments(call) or {}}
         blocks.append(block | ({} if call.id is None else {"id": call.id}))
+    for key in _own_place(message):
+        blocks[0 if key == "signature" else -1][key] = (message.extra or {})[key]
     return blocks
+
+
+def _own_place(message: Message) -> frozenset[str]:
+    """Which other fields of a message belong to a block: a thought's signature, and where a cache ends."""
+    names = {"cache_control"} | ({"signature"} if message.thinking is not None else set())
+    return frozenset(names & (message.extra or {}).keys())
 
 
 def _arguments(call: ToolCall) -> dict[str, Any] | None:
