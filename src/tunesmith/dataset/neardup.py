@@ -1,7 +1,7 @@
 """Near-duplicates among millions of texts: MinHash and LSH propose pairs, true Jaccard similarity decides.
 
 Texts are compared as sets of shingles. Only LSH can lose a pair: 1.4% of those at exactly 0.8, far fewer above. The
-peak of memory is some 50 bytes a text.
+peak of memory (of allocations, by tracemalloc) is 81 bytes a text, and 29 for a million texts and more.
 """
 
 from collections.abc import Callable, Iterator, Sequence

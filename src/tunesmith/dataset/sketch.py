@@ -2,10 +2,10 @@
 
 The minima of a union of sets are the smaller ones of its parts' minima, so texts of two columns (a row's input and
 output) are sketched once, for the first column alone and for both as one text. Sketches are spilled to a temporary
-file and read back a band at a time: a text takes 8 bytes of memory, and a kilobyte some 15 microseconds of one core; a
-large set uses all cores.
+file and read back a band at a time, so that a text takes 8 bytes of memory; a large set uses all cores.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -41,8 +41,11 @@ BAND_FACTORS = np.random.default_rng(0).integers(1 << 63, size=BAND_ROWS, dtype=
 NO_MINIMUM = np.uint32(0xFFFFFFFF)
 """Of the empty set."""
 
-STARTS_AT_ONCE = 512
-"""Chunks handed to the workers together, so that a large set's sketches do not queue up in memory."""
+SPAN = 16 * CHUNK
+"""Texts handed to a worker, and kept, together."""
+
+SPANS_AT_ONCE = 32
+"""Spans handed out before the first is asked for, so that a large set's sketches do not queue up in memory."""
 
 PARALLEL_FROM = 20_000
 """Texts from which starting worker processes pays."""
@@ -116,9 +119,9 @@ def _sketch(columns: tuple[Sequence[str], ...], contexts: NDArray[np.uint32] | N
         Sketches(columns[:width], work.templates[:width], np.empty(texts, np.int64), BandKeys(texts))
         for width in (1, *([] if contexts is None else [len(columns)]))
     )
-    starts = range(0, texts, CHUNK)
-    for start, chunk in zip(starts, _chunks(work, starts), strict=True):
-        for made, (hashes, keys) in zip(sketches, chunk, strict=True):
+    starts = range(0, texts, SPAN)
+    for start, span in zip(starts, _spans(work, starts), strict=True):
+        for made, (hashes, keys) in zip(sketches, span, strict=True):
             made.hashes[start : start + len(hashes)] = hashes
             made.keys.put(start, keys)
     return sketches
@@ -130,8 +133,16 @@ class _Work:
     contexts: NDArray[np.uint32] | None
     templates: tuple[Template, ...]
 
-    def chunk(self, start: int) -> list[tuple[Integers, Keys]]:
-        """The hashes, (chunk,), and band keys, (bands, chunk), of one chunk of texts, for each of the sketches."""
+    def span(self, start: int) -> list[tuple[Integers, Keys]]:
+        """The hashes, (texts,), and band keys, (bands, texts), of one span of texts, for each of the sketches."""
+        end = min(start + SPAN, len(self.columns[0]))
+        chunks = [self._chunk(first) for first in range(start, end, CHUNK)]
+        return [
+            (np.concatenate([hashes for hashes, _ in sketch]), np.concatenate([keys for _, keys in sketch], axis=1))
+            for sketch in zip(*chunks, strict=True)
+        ]
+
+    def _chunk(self, start: int) -> list[tuple[Integers, Keys]]:
         place = slice(start, start + CHUNK)
         columns = [[normalize(text) for text in column[place]] for column in self.columns]
         minima = [_minima(texts, template) for texts, template in zip(columns, self.templates, strict=True)]
@@ -143,28 +154,29 @@ class _Work:
         return sketches
 
 
-def _chunks(work: _Work, starts: range) -> Iterator[list[tuple[Integers, Keys]]]:
-    """What `work` makes of the chunk at each start, in order, on all cores when there is much to do."""
+def _spans(work: _Work, starts: range) -> Iterator[list[tuple[Integers, Keys]]]:
+    """What `work` makes of the span at each start, in order, on all cores when there is much to do."""
     # Forked workers see the texts without a copy being sent, and hash as this process does; where forking is not safe
     # one core does it all.
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     if cores == 1 or len(work.columns[0]) < PARALLEL_FROM:
-        yield from map(work.chunk, starts)
+        yield from map(work.span, starts)
         return
     with ProcessPoolExecutor(cores, get_context("fork"), _share_with_worker, (work,)) as pool:
-        for first in range(0, len(starts), STARTS_AT_ONCE):
-            yield from pool.map(_shared_chunk, starts[first : first + STARTS_AT_ONCE], chunksize=16)
+        for first in range(0, len(starts), SPANS_AT_ONCE):
+            yield from pool.map(_shared_span, starts[first : first + SPANS_AT_ONCE])
 
 
 _shared: list[_Work] = []
 
 
 def _share_with_worker(work: _Work) -> None:
+    gc.freeze()  # what the parent made is not looked through, and so not copied, at every collection
     _shared[:] = [work]
 
 
-def _shared_chunk(start: int) -> list[tuple[Integers, Keys]]:
-    return _shared[0].chunk(start)
+def _shared_span(start: int) -> list[tuple[Integers, Keys]]:
+    return _shared[0].span(start)
 
 
 def _minima(texts: Sequence[str], template: Template) -> NDArray[np.uint32]:

@@ -4,6 +4,7 @@ The `RowCheck`s gather facts during the pass; then they and the `ProfileCheck`s 
 side by side. A check is registered by listing it here.
 """
 
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -152,6 +153,7 @@ _shared_profile: list[Profile] = []
 
 
 def _share_profile(profile: Profile) -> None:
+    gc.freeze()  # what the parent made is not looked through, and so not copied, at every collection
     _shared_profile[:] = [profile]
 
 

@@ -26,9 +26,9 @@ MOST_CLASSES = 10_000
 ROWS_PER_CLASS = 4
 """An output is a class when it repeats; a set is a classification when its classes have this many rows on average."""
 
-ALL_LOOKED_AT = 2_000
-LOOKED_AT_EVERY = 20
-"""Structure, code, tone and rewriting are judged on the first 2,000 rows and every 20th after."""
+ALL_LOOKED_AT = 1_000
+LOOKED_AT_EVERY = 50
+"""Structure, code, tone and rewriting are judged on the first 1,000 rows and every 50th after."""
 
 COMPARED_CHARACTERS = 400
 """Of input and output, when their words are compared."""
