@@ -197,6 +197,17 @@ def test_a_jobs_page_offers_what_its_state_allows(visit: TestClient, store: Stor
     assert "it is cancelled" in again.text
 
 
+def test_a_report_names_the_model_that_a_job_goes_on_from_and_no_folder(
+    visit: TestClient, store: Store, tmp_path: Path
+) -> None:
+    job = add_job(store, "tester")
+    report = RunFolder(tmp_path / "jobs" / job.id / "run").report
+    report.parent.mkdir(parents=True)
+    report.write_text(f"<b>{tmp_path}/jobs/{job.id}/base</b> {tmp_path}/files/x.jsonl")
+    page = visit.get(f"/dashboard/jobs/{job.id}/report").text
+    assert page == f"<b>{job.model}</b> files/x.jsonl"
+
+
 def test_reinforcement_asks_for_a_reward_and_keeps_what_was_typed(visit: TestClient) -> None:
     page = upload(visit, "tickets.jsonl", ticket_rows(30))
     file = re.search(r"file=(file-\w+)", page)

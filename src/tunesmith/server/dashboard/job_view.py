@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from html import escape
 
 from tunesmith.errors import TunesmithError
 from tunesmith.report.html import run_part
@@ -58,9 +59,11 @@ def regions(service: Service, who: Visitor, job: JobRecord) -> dict[str, str]:
     }
 
 
-def hide_folders(service: Service, text: str) -> str:
-    """`text` without the server's own folder, which is nobody's business."""
-    return text.replace(f"{service.settings.data_dir.absolute()}/", "").replace(f"{service.settings.data_dir}/", "")
+def hide_folders(service: Service, job: JobRecord, text: str) -> str:
+    """A page about a job without the server's own folder, which is nobody's business, nor that of a merged parent."""
+    for folder in (service.settings.data_dir.absolute(), service.settings.data_dir):
+        text = text.replace(f"{folder}/", "")
+    return text.replace(f"jobs/{job.id}/{jobs.job_folder(service, job).base.name}", escape(job.model))
 
 
 def _report(service: Service, job: JobRecord) -> str | None:
@@ -69,9 +72,9 @@ def _report(service: Service, job: JobRecord) -> str | None:
     if job.status not in TERMINAL or not run.spec.is_file():
         return None
     try:
-        return hide_folders(service, run_part(run))
+        return hide_folders(service, job, run_part(run))
     except TunesmithError as error:
-        return part("error_part.html.j2", message=hide_folders(service, str(error)))
+        return hide_folders(service, job, part("error_part.html.j2", message=str(error)))
 
 
 def _file_name(service: Service, job: JobRecord) -> str:

@@ -65,10 +65,11 @@ def act(request: Request, service: ServiceOf, who: VisitorOf, job_id: str, actio
 @router.get("/jobs/{job_id}/report")
 def report(service: ServiceOf, who: VisitorOf, job_id: str) -> Response:
     """The run's report, as the file in its folder has it."""
-    run = jobs.job_folder(service, service.store.get_job(who.owner, job_id)).run
+    job = service.store.get_job(who.owner, job_id)
+    run = jobs.job_folder(service, job).run
     if not run.report.is_file():
         raise RequestError("There is no report yet: it is written when training ends", status=404)
-    text = hide_folders(service, run.report.read_text(encoding="utf-8"))
+    text = hide_folders(service, job, run.report.read_text(encoding="utf-8"))
     return HTMLResponse(text, headers=REPORT_HEADERS)
 
 
