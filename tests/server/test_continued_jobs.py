@@ -1,5 +1,6 @@
 """Jobs that go on from a fine-tuned model, or from one of its checkpoints."""
 
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -124,6 +125,16 @@ def test_a_merge_that_was_killed_is_begun_anew(folder: JobFolder, monkeypatch: p
         expected = parent.eval()(tokens).logits
         merged = load_model(str(folder.base), dtype=torch.float32)(input_ids=tokens).logits
     assert torch.allclose(merged, expected, atol=BF16)
+
+
+def test_the_merged_parent_goes_when_nobody_works_on_it(folder: JobFolder) -> None:
+    folder.base.mkdir()
+    with folder.lock.open("a") as trainer:
+        fcntl.flock(trainer, fcntl.LOCK_EX)
+        folder.drop_base()
+        assert folder.base.is_dir()
+    folder.drop_base()
+    assert not folder.base.exists()
 
 
 def test_a_fully_tuned_parent_is_copied(folder: JobFolder, tmp_path: Path) -> None:

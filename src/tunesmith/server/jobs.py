@@ -158,7 +158,9 @@ def check_grader(settings: ServerSettings, grader: Grader, *, param: str) -> Non
 
 def cancel_job(service: Service, owner: str, job_id: str) -> JobRecord:
     """Cancel a job that has not ended; its trainer stops after the step under way. Raises RequestError 404 or 409."""
-    return _move(service, owner, job_id, "cancelled", "cancel", "Fine-tuning job was cancelled")
+    job = _move(service, owner, job_id, "cancelled", "cancel", "Fine-tuning job was cancelled")
+    job_folder(service, job).drop_base()
+    return job
 
 
 def pause_job(service: Service, owner: str, job_id: str) -> JobRecord:

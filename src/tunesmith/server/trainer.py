@@ -121,6 +121,11 @@ class JobFolder(Struct, frozen=True):
         """Whether training left rows unseen, or a validation file was given."""
         return self.run.holdout.is_file() or load_spec(self.spec).data.eval is not None
 
+    def drop_base(self) -> None:
+        """Remove the merged parent of a job that ended without a model, unless a trainer still works on it."""
+        if not self.is_held():
+            shutil.rmtree(self.base, ignore_errors=True)
+
     def is_held(self) -> bool:
         """Whether a trainer is at work on the job, here or on another host that shares the folder."""
         try:

@@ -215,6 +215,8 @@ class JobRunner(DBOSConfiguredInstance):
         if self._stopping.is_set() and outcome == "stopped":
             raise _ShuttingDown
         if outcome == "stopped":
+            if self._store.job(job_id).status == "cancelled":
+                self._folder(job_id).drop_base()
             return False
         if outcome.error is None:
             if stage == "train":
@@ -259,6 +261,7 @@ class JobRunner(DBOSConfiguredInstance):
     def _fail(self, job_id: str, error: dict[str, str | None]) -> None:
         if self._store.move_job(job_id, "failed", error=error):
             self._store.add_event(job_id, str(error["message"]), level="error", once="failed")
+            self._folder(job_id).drop_base()
 
     def _folder(self, job_id: str) -> JobFolder:
         folder = JobFolder(self._settings.jobs_dir / job_id)
