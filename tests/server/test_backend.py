@@ -24,6 +24,7 @@ class Vllm:
     """What it holds and was asked."""
 
     url: str = ""
+    name: str = "tiny"
     adapters: dict[str, str] = field(default_factory=dict)
     loads: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -34,7 +35,7 @@ def answer(vllm: Vllm, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     """Status and body; a list is a stream."""
     match path:
         case "/v1/models":
-            base = {"id": "tiny", "object": "model", "root": resolve_model("embedded"), "parent": None}
+            base = {"id": vllm.name, "object": "model", "root": resolve_model("embedded"), "parent": None}
             return 200, {"object": "list", "data": [base]}
         case "/v1/load_lora_adapter":
             vllm.loads += 1
@@ -48,7 +49,7 @@ def answer(vllm: Vllm, path: str, body: dict[str, Any]) -> tuple[int, Any]:
             del vllm.adapters[body["lora_name"]]
             return 200, "Success"
     vllm.asked.append(body)
-    if body["model"] not in ("tiny", *vllm.adapters):
+    if body["model"] not in (vllm.name, *vllm.adapters):
         return 404, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}}
     if body.get("temperature") == 1.5:
         return 400, {"object": "error", "message": "too hot", "type": "BadRequestError", "param": "temperature"}
@@ -103,6 +104,13 @@ def test_a_base_model_is_asked_there_under_its_own_name(client: TestClient, vllm
     said = chat(client, user="u", temperature=0.5, seed=1).json()
     assert (said["model"], said["choices"][0]["message"]["content"]) == ("gpt-4o-mini", "Hi")
     assert vllm.asked == [ASK | {"model": "tiny", "temperature": 0.5, "seed": 1}]
+
+
+def test_another_name_after_a_restart_is_learned(client: TestClient, vllm: Vllm) -> None:
+    assert chat(client).status_code == 200
+    vllm.name = "renamed"
+    assert chat(client).status_code == 404
+    assert chat(client).status_code == 200
 
 
 def test_a_stream_passes_through_with_our_name_for_the_model(client: TestClient) -> None:

@@ -94,3 +94,16 @@ def test_an_upload_that_is_sent_again_is_the_same_file_until_it_is_deleted(clien
     assert len(list(service.settings.files_dir.iterdir())) == 2
     upload(client, RETRY)
     assert len(client.get("/v1/files").json()["data"]) == 3
+
+
+@pytest.mark.parametrize(("verb", "states"), [("cancel", []), ("pause", ["queued"]), ("resume", ["queued", "paused"])])
+def test_a_move_that_is_sent_again_is_not_refused_for_being_done(
+    client: TestClient, store: Store, verb: str, states: list[Any]
+) -> None:
+    job = create(client, upload(client))
+    for state in states:
+        assert store.move_job(job, state)
+    path = f"/v1/fine_tuning/jobs/{job}/{verb}"
+    first = client.post(path).json()
+    assert client.post(path, headers=RETRY).json() == first
+    assert client.post(path).status_code == 409

@@ -88,6 +88,8 @@ class Backend:
             response = await self._post(path, {**body, "model": name})
         if response.is_success:
             return response
+        if response.status_code == 404:
+            self._names.clear()  # it was started again with another model
         raise _refusal(response.status_code, await response.aread())
 
     async def _name(self, model: ServedModel) -> str | None:

@@ -156,21 +156,26 @@ def check_grader(settings: ServerSettings, grader: Grader, *, param: str) -> Non
             raise RequestError(f"grader {one.name}: {problem}", code="unsupported_grader", param=param)
 
 
-def cancel_job(service: Service, owner: str, job_id: str) -> JobRecord:
-    """Cancel a job that has not ended; its trainer stops after the step under way. Raises RequestError 404 or 409."""
-    job = _move(service, owner, job_id, "cancelled", "cancel", "Fine-tuning job was cancelled")
+def cancel_job(service: Service, owner: str, job_id: str, *, again: bool = False) -> JobRecord:
+    """Cancel a job that has not ended; its trainer stops after the step under way. Raises RequestError 404 or 409.
+
+    Here and below, a request that is sent `again` does not fail on what its first sending has done.
+    """
+    job = _move(service, owner, job_id, "cancelled", "cancel", "Fine-tuning job was cancelled", again=again)
     job_folder(service, job).drop_base()
     return job
 
 
-def pause_job(service: Service, owner: str, job_id: str) -> JobRecord:
+def pause_job(service: Service, owner: str, job_id: str, *, again: bool = False) -> JobRecord:
     """Pause a queued or running job; its trainer keeps a checkpoint. Raises RequestError 404 or 409."""
-    return _move(service, owner, job_id, "paused", "pause", "Fine-tuning job was paused")
+    return _move(service, owner, job_id, "paused", "pause", "Fine-tuning job was paused", again=again)
 
 
-def resume_job(service: Service, owner: str, job_id: str) -> JobRecord:
+def resume_job(service: Service, owner: str, job_id: str, *, again: bool = False) -> JobRecord:
     """Queue a paused job again; it goes on from its checkpoint. Raises RequestError 404 or 409."""
     before = service.store.get_job(owner, job_id)
+    if again and before.attempt > 1 and before.status in ("queued", "running"):
+        return before
     if before.status != "paused":  # a job whose files are being checked becomes queued too, but by itself
         raise _refused("resume", before)
     job = _move(service, owner, job_id, "queued", "resume", "Fine-tuning job was resumed", attempt=before.attempt + 1)
@@ -263,9 +268,19 @@ def _check_file(service: Service, owner: str, param: str, file_id: str) -> None:
 
 
 def _move(
-    service: Service, owner: str, job_id: str, to: JobStatus, verb: str, message: str, **changes: Any
+    service: Service,
+    owner: str,
+    job_id: str,
+    to: JobStatus,
+    verb: str,
+    message: str,
+    *,
+    again: bool = False,
+    **changes: Any,
 ) -> JobRecord:
     job = service.store.get_job(owner, job_id)
+    if again and job.status == to:
+        return job
     if not service.store.move_job(job.id, to, **changes):
         raise _refused(verb, service.store.get_job(owner, job_id))
     service.store.add_event(job.id, message)

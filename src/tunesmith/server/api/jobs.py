@@ -144,25 +144,25 @@ def retrieve(service: ServiceOf, caller: CallerOf, job_id: str) -> dict[str, Any
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")
-def cancel(request: Request, service: ServiceOf, caller: CallerOf, job_id: str) -> dict[str, Any]:
+def cancel(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, job_id: str) -> dict[str, Any]:
     """Stop a job for good."""
-    job = jobs.cancel_job(service, caller.owner, job_id)
+    job = jobs.cancel_job(service, caller.owner, job_id, again=attempt.is_retry)
     audit(request, "job.cancel", job_id)
     return job_body(service, job)
 
 
 @router.post("/{job_id}/pause", summary="Pause a job")
-def pause(request: Request, service: ServiceOf, caller: CallerOf, job_id: str) -> dict[str, Any]:
+def pause(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, job_id: str) -> dict[str, Any]:
     """Stop a job with a checkpoint."""
-    job = jobs.pause_job(service, caller.owner, job_id)
+    job = jobs.pause_job(service, caller.owner, job_id, again=attempt.is_retry)
     audit(request, "job.pause", job_id)
     return job_body(service, job)
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job")
-def resume(request: Request, service: ServiceOf, caller: CallerOf, job_id: str) -> dict[str, Any]:
+def resume(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, job_id: str) -> dict[str, Any]:
     """Go on from the checkpoint."""
-    job = jobs.resume_job(service, caller.owner, job_id)
+    job = jobs.resume_job(service, caller.owner, job_id, again=attempt.is_retry)
     audit(request, "job.resume", job_id)
     return job_body(service, job)
 
