@@ -27,9 +27,10 @@ system:
 demo: install
 	$(BIN)/tunesmith demo
 
-# Two processes of one thread each: on two cores that is faster than one process of two threads.
+# Two processes of one thread each: on two cores that is faster than one process of two threads. Each begins with half of
+# the files, which share servers and jobs, and takes over what the other has left at the end.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 test: install system
 	$(PYTEST)
