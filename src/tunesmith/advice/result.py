@@ -62,7 +62,8 @@ class Step(Struct, frozen=True):
 class Alternative(Struct, frozen=True):
     """A row of the table of approaches: the field's words, and what was measured or planned here.
 
-    `score` and `usd_per_thousand_calls` are of the best baseline of the approach; `upfront_usd` is for training.
+    `score` and `usd_per_thousand_calls` are of the best baseline of the approach; `upfront_usd` is for training and
+    the people's time that it takes.
     """
 
     approach: str

@@ -56,8 +56,8 @@ def _steps(advice: Advice) -> Group:
 def _training(advice: Advice) -> Text:
     training = advice.training
     assert training is not None  # noqa: S101  # the caller looked
-    where = "" if training.gpu is None else f" on a {training.gpu}"
-    taken = "" if training.hours is None else f", about {duration(training.hours * 3600)}"
+    where = "" if training.gpu is None else f" on one {training.gpu}"
+    taken = "" if training.hours is None else f", about {duration(training.hours * 3600)}".replace("about <", "under ")
     return Text(f"Training: {training.model}, {training.method}{where}{taken}, {dollars(training.usd)}")
 
 
@@ -76,7 +76,7 @@ def _here(advice: Advice, row: Alternative) -> str:
     if row.score is not None:
         told.append(points(row.score.value))
     if row.upfront_usd is not None:
-        told.append(f"{dollars(row.upfront_usd)} once")
+        told.append(f"${row.upfront_usd:,.0f} once with the work")
     if row.usd_per_thousand_calls is not None:
         calls = advice.needs.monthly_calls
         told.append(

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.planning.cost import SELF_HOSTED
+from tunesmith.planning.cost import SELF_HOSTED, Cost
 from tunesmith.planning.data_facts import CHARACTERS_PER_TOKEN, OPENAI_ENCODING
 from tunesmith.planning.figures import calls, dollars, duration, number, size
 from tunesmith.planning.plan import METHOD_NAMES, MethodPlan, Plan
@@ -15,7 +15,7 @@ RATING_STYLE = {"too few": "red", "minimum": "yellow", "good": "green", "excelle
 
 def show_plan(plan: Plan) -> RenderableType:
     """The answer first, then the data, memory per method, hyperparameters with their reasons, and costs."""
-    parts: list[RenderableType] = [Text(plan.answer, style="bold"), Text(), _data(plan), Text()]
+    parts: list[RenderableType] = [Text(plan.answer, style="bold"), Text(), data_line(plan), Text()]
     parts += [_memory(plan), Text(), _hyperparameters(plan), Text()]
     if plan.costs:
         parts += [_costs(plan), Text()]
@@ -27,7 +27,8 @@ def show_plan(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
-def _data(plan: Plan) -> Text:
+def data_line(plan: Plan) -> Text:
+    """How large the data is, and whether that is enough."""
     data = plan.data
     about = "about " if data.counted_by == "estimate" else ""
     return Text.assemble(
@@ -99,19 +100,24 @@ def _costs(plan: Plan) -> Group:
     table = _table("Provider", "Model", "Training", "Time", "In/out per 1M", "As of")
     table.columns[2].justify = table.columns[3].justify = table.columns[4].justify = "right"
     for cost in plan.costs:
-        inference = "GPU only" if cost.provider == SELF_HOSTED else "-"
-        if cost.input_per_million_tokens is not None and cost.output_per_million_tokens is not None:
-            inference = f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
         over = plan.budget_usd is not None and cost.training_usd is not None and cost.training_usd > plan.budget_usd
         training = Text(dollars(cost.training_usd), style="red" if over else "")
-        table.add_row(cost.provider, cost.model, training, _hours(cost.hours), inference, cost.as_of)
+        table.add_row(cost.provider, cost.model, training, _hours(cost.hours), inference(cost), cost.as_of)
     title = f"Cost of {plan.total_tokens:,} training tokens ({plan.total_steps:,} steps)"
     if plan.budget_usd is not None:
         title += f"; red is over the budget of ${plan.budget_usd:,.2f}"
-    return Group(_titled(title, table), Text(_openai_count(plan), style="dim"))
+    return Group(_titled(title, table), Text(openai_count(plan), style="dim"))
 
 
-def _openai_count(plan: Plan) -> str:
+def inference(cost: Cost) -> str:
+    """Dollars for a million tokens read and written."""
+    if cost.input_per_million_tokens is None or cost.output_per_million_tokens is None:
+        return "GPU only" if cost.provider == SELF_HOSTED else "-"
+    return f"${cost.input_per_million_tokens:.2f}/${cost.output_per_million_tokens:.2f}"
+
+
+def openai_count(plan: Plan) -> str:
+    """How the tokens were counted that OpenAI's prices are for."""
     if plan.data.openai_tokens is not None:
         return f"OpenAI counts {plan.data.openai_tokens:,} tokens an epoch ({OPENAI_ENCODING})."
     data = plan.data

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tunesmith.assets import stylesheet
 from tunesmith.planning.figures import compact, dollars, duration, number, probability, size
 from tunesmith.planning.plan import METHOD_NAMES
-from tunesmith.planning.show import fits, fits_where, pays_from, rows
+from tunesmith.planning.show import data_line, fits, fits_where, inference, openai_count, pays_from, rows
 
 STATUS_WORDS = {
     "pass": "passed",
@@ -62,6 +62,9 @@ def _environment() -> Environment:
     environment.filters["fits"] = fits
     environment.filters["fits_where"] = fits_where
     environment.filters["rows"] = rows
+    environment.filters["data_line"] = data_line
+    environment.filters["inference"] = inference
+    environment.filters["openai_count"] = openai_count
     environment.globals["method_names"] = METHOD_NAMES
     environment.globals["status_words"] = STATUS_WORDS
     environment.globals["status_marks"] = STATUS_MARKS
