@@ -107,6 +107,10 @@ def test_mcnemar_is_the_exact_binomial_test(only_base: int, only_tuned: int) -> 
     assert mcnemar(only_base, only_tuned) == pytest.approx(min(1.0, 2 * tail / 2**flips), rel=1e-9)
 
 
+def test_rows_that_all_differ_alike_do_not_tell_what_they_could_show() -> None:
+    assert minimal_detectable_effect(Estimate(0.0, 0.0, 0.0)) is None
+
+
 def test_minimal_detectable_effect_is_found_four_times_in_five() -> None:
     random = np.random.default_rng(4)
     rows, deviation = 100, 1.0

@@ -70,7 +70,7 @@ class _Difference:
     tuned: Estimate
     difference: Estimate
     p: float
-    detectable: float
+    detectable: float | None
 
 
 def compare_replies(task: Task, replies: Replies, references: Sequence[str]) -> tuple[MetricComparison, ...]:

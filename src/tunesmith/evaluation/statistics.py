@@ -157,15 +157,17 @@ def detectable_share(difference: Estimate, rows: int) -> float:
 
     That is six rows that only one model gets right (2 / 2**6 < 0.05 < 2 / 2**5).
     """
-    return min(1.0, max(minimal_detectable_effect(difference), LEAST_DISCORDANT / rows))
+    return min(1.0, max(minimal_detectable_effect(difference) or 0.0, LEAST_DISCORDANT / rows))
 
 
-def minimal_detectable_effect(difference: Estimate) -> float:
+def minimal_detectable_effect(difference: Estimate) -> float | None:
     """The smallest true difference that as many rows as gave `difference` would show with 80% power at the 95% level.
 
     That is 2.8 standard errors (Bloom 1995, "Minimum Detectable Effects", Evaluation Review 19:547), the standard
-    error being read off the interval.
+    error being read off the interval; None where that is a point, because all rows differ alike.
     """
+    if difference.high == difference.low:
+        return None
     standard_error = (difference.high - difference.low) / (2 * Z_95)
     return (Z_95 + Z_POWER_80) * standard_error
 

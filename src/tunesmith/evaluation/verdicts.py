@@ -108,8 +108,9 @@ def judge_help(headline: MetricComparison, loss: MetricComparison | None) -> Ver
             )
     if headline.significant:
         return verdict("good", f"Fine-tuning helped: {headline.name} went from {before} to {after}.", "")
-    visible = "not known" if headline.detectable is None else _points(headline, headline.detectable)
-    smallest = f"{headline.rows} rows cannot show a difference under {visible}"
+    smallest = f"What {headline.rows} rows can show is not known"
+    if headline.detectable is not None:
+        smallest = f"{headline.rows} rows cannot show a difference under {_points(headline, headline.detectable)}"
     if loss is not None and loss.significant and loss.improves(loss.difference):
         return verdict(
             "warn",
