@@ -86,7 +86,16 @@ def test_the_prompt_is_the_files_or_what_advice_found(tmp_path: Path) -> None:
 def test_advice_that_is_given_is_kept_in_the_run_folder(tmp_path: Path) -> None:
     run, file = RunFolder(tmp_path / "run"), tmp_path / "advice.json"
     run.root.mkdir()
-    file.write_text('{"instruction": "Answer.", "recipe": {}}')  # the plain prompt was best: there is nothing to add
+    unread = dict.fromkeys(("summary", "pitfall", "task", "metric", "model"), "") | {"recommendation": "fine-tune"}
+    unread |= dict.fromkeys(("steps", "would_change", "baselines", "alternatives", "notes"), ())
+    unread |= dict.fromkeys(("target", "rows", "held_out", "seconds"), 0) | {"needs": {}}
+    unread |= dict.fromkeys(("best", "diagnosis", "bits_per_byte", "pair_bits_per_byte", "training"), None)
+    plain = {"instruction": "Answer.", "recipe": {}}  # the plain prompt was best: there is nothing to add
+    file.write_text(json.dumps(plain))
+    with pytest.raises(RunError, match=r"advice\.json"):
+        best_prompt(run, None, str(file))
+    assert not run.advice.exists()  # what the report could not read is not kept
+    file.write_text(json.dumps(unread | plain))
     assert best_prompt(run, None, str(file)) == Recipe("Answer.")
     assert run.advice.read_bytes() == file.read_bytes()
     with pytest.raises(SpecError, match="--advice"):

@@ -217,4 +217,4 @@ class Endpoint:
 
 
 def _cause(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200].rstrip(".")

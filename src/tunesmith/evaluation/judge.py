@@ -79,7 +79,7 @@ class Judge:
         try:
             reply = self._client.chat.completions.create(model=self.model, messages=messages, temperature=0)
         except self._errors as error:
-            cause = next(iter(str(error).splitlines()), type(error).__name__)
+            cause = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise ModelError(
                 f"--judge {self._url}: {cause}; check the URL, --judge-model and OPENAI_API_KEY"
             ) from error

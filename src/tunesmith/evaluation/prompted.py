@@ -5,18 +5,22 @@ with or without examples from the training rows, kept in the run folder's `advic
 """
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from tunesmith import storage
+from tunesmith.advice.result import Advice
 from tunesmith.dataset.prompting import Recipe
 from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.run_folder import RunFolder
 
+_T = TypeVar("_T")
+
 
 class _Advice(Struct):
-    """What is read of `advice.json`."""
+    """What is read of the run's `advice.json`."""
 
     recipe: Recipe | None = None
     instruction: str | None = None
@@ -33,10 +37,10 @@ def best_prompt(run: RunFolder, prompt: str | None, advice: str | None = None) -
     if prompt is not None:
         return Recipe(_text(prompt))
     if advice is not None:
-        found = _read(Path(advice))
+        found: _Advice | Advice = _read(Path(advice), Advice)  # all of it, because the report will read the copy
         storage.write_bytes(run.advice, Path(advice).read_bytes())
     elif run.advice.is_file():
-        found = _read(run.advice)
+        found = _read(run.advice, _Advice)
     else:
         return None
     if found.recipe is not None and found.recipe != Recipe():
@@ -54,9 +58,9 @@ def _text(file: str) -> str:
     return text
 
 
-def _read(file: Path) -> _Advice:
+def _read(file: Path, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Advice)
+        return msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
         raise DataError(f"{file}: cannot read: {error.strerror}; write it with tunesmith advise --write") from error
     except msgspec.DecodeError as error:
