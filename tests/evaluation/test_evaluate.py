@@ -11,9 +11,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tunesmith import storage
+from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.errors import DataError, RunError
 from tunesmith.evaluation import evaluate as module
-from tunesmith.evaluation.evaluate import evaluate
+from tunesmith.evaluation.evaluate import evaluate, kind_of
 from tunesmith.evaluation.result import Evaluation
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec, parse_spec
@@ -67,6 +68,12 @@ def learn(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, lines: lis
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def test_few_rows_are_of_the_kind_that_the_rows_trained_on_show() -> None:
+    labelled = [Conversation((Message("user", f"{n}?"), Message("assistant", "abc"[n % 3]))) for n in range(24)]
+    assert kind_of(labelled[:5], []) == "free text"
+    assert kind_of(labelled[:5], labelled[5:]) == "classification"
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])

@@ -29,7 +29,7 @@ from tunesmith.evaluation.comparison import (
 from tunesmith.evaluation.evaluated_rows import MAX_REPLIES, choose, held_out, training_rows
 from tunesmith.evaluation.evidence import AdapterState, Evidence, Leak, Memory
 from tunesmith.evaluation.measure import Measured, Questions, measure
-from tunesmith.evaluation.metrics import infer_task
+from tunesmith.evaluation.metrics import Task, infer_task
 from tunesmith.evaluation.prompted import best_prompt
 from tunesmith.evaluation.result import DRIFT, GENERAL_LOSS, Evaluation, MetricComparison, Verdict
 from tunesmith.evaluation.said import compare_said, samples, say_if_sampled
@@ -117,7 +117,7 @@ def evaluate(run: RunFolder, data: str | None = None, options: Options | None = 
     if not np.isfinite([losses.base.nll, losses.tuned.nll]).all():
         raise RunError(f"{run.root}: the loss on {path} is not finite; train again with a lower learning rate")
 
-    task = infer_task([text for text in map(reference, rows) if text])
+    task = kind_of(rows, training if data is None else [])
     replies = _of_each(measured, lambda one: one.replies)
     compared: list[MetricComparison] = []
     skipped: list[str] = []
@@ -180,6 +180,11 @@ def _general(measured: Systems[Measured]) -> list[MetricComparison]:
             loss, _ = compare_system_losses(Systems(base, tuned))
             found.append(msgspec.structs.replace(loss, name=name))
     return found
+
+
+def kind_of(rows: Sequence[Conversation], training: Sequence[Conversation]) -> Task:
+    """The task that `rows` and the rows trained on show together: few held-out ones do not tell by themselves."""
+    return infer_task([text for text in map(reference, [*training, *rows]) if text])
 
 
 def _judge(
