@@ -78,17 +78,22 @@ def test_a_ray_cluster_of_two_workers_gives_the_same_report(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_workers")
-def test_batches_are_spread_and_come_back_in_order() -> None:
-    def where(observers: Any, start: int, block: Block) -> tuple[int, Block, int]:
-        time.sleep(0.1 if start % 2 else 0)
-        return start, block, os.getpid()
+def test_blocks_are_spread_and_come_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "BLOCKS_PER_CPU", 6)  # two windows on two workers
+
+    def where(observers: Any, start: int, block: Block) -> tuple[int, Block]:
+        (tmp_path / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:  # until the other works too
+            time.sleep(0.05)
+        return start, block
 
     blocks = [(number, Block("a.jsonl", 1, 0, [])) for number in range(24)]
 
     seen = list(on_ray.observe_on_ray(where, iter(blocks), []))
 
-    assert [(start, block) for start, block, _ in seen] == blocks
-    assert len({worker for _, _, worker in seen} - {os.getpid()}) == 2
+    assert seen == blocks
+    assert len({int(worker.name) for worker in tmp_path.iterdir()} - {os.getpid()}) == 2
 
 
 @pytest.mark.slow
