@@ -1,4 +1,4 @@
-"""Micro-batches computed side by side: the same loss and gradients as one after another, and the same every time."""
+"""Stretches of a forest computed side by side: the same loss and gradients as at once, and the same every time."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,12 @@ from tiny_models import make_model, make_rows
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
 from tunesmith.training import engine as engine_module
-from tunesmith.training.batches import Row, forest_batches
+from tunesmith.training import stretches, token_loss
+from tunesmith.training.batches import Row
 from tunesmith.training.engine import Engine, StepOutcome
 from tunesmith.training.lanes import Lanes, deal, possible_lanes
 from tunesmith.training.objectives.sft import Sft
+from tunesmith.training.shared_prefix import plant
 
 RELATIVE = 1e-6
 CPU = torch.device("cpu")
@@ -27,9 +29,21 @@ def _two_threads() -> None:
     torch.set_num_threads(before)
 
 
+def alike_rows() -> list[Row]:
+    """Sixteen rows, half of which begin with the same thirty tokens: lanes need one another's keys and values."""
+    head = np.random.default_rng(1).integers(3, 96, 30).astype(np.int32)
+    rows = make_rows(16)
+    behind = [
+        Row(np.concatenate([head, row.tokens]), np.concatenate([np.zeros(30, np.bool_), row.supervised]))
+        for row in rows[:8]
+    ]
+    return behind + rows[8:]
+
+
 def one_step(lanes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StepOutcome, float, torch.Tensor]:
     monkeypatch.setattr(engine_module, "CPU_TOKENS", 200)
-    monkeypatch.setattr(engine_module, "possible_lanes", lambda *_: lanes)
+    monkeypatch.setattr(token_loss, "possible_lanes", lambda _: lanes)
+    monkeypatch.setattr(stretches, "LEAST_TOKENS", 20)
     model = attach(make_model(), AdapterSpec(r=4, alpha=8))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -38,7 +52,7 @@ def one_step(lanes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[StepOutcome, 
     optimizer = torch.optim.SGD(learning)  # its step is the gradient itself
     engine = Engine(model, Sft(model), optimizer, device=CPU, bf16=False, max_grad_norm=1e9, seed=0)
     before = torch.cat([parameter.detach().flatten().clone() for parameter in learning])
-    outcome = engine.step(make_rows(16), step=0, learning_rate=1.0)
+    outcome = engine.step(alike_rows(), step=0, learning_rate=1.0)
     after = torch.cat([parameter.detach().flatten() for parameter in learning])
     return outcome, engine.validate(make_rows(9, seed=3)).loss, before - after
 
@@ -74,10 +88,36 @@ def test_a_lane_computes_on_one_core_and_leaves_the_caller_its_own() -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_a_lane_that_fails_is_not_waited_for() -> None:
+    (one, other) = stretches.stretches(plant([np.arange(300, dtype=np.int32)]), 2)
+
+    def work(stretch: stretches.Stretch) -> None:
+        with stretch.attended():
+            if stretch is one:
+                raise torch.OutOfMemoryError
+            stretch.whole(torch.zeros(1, 1, 1))
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Lanes(2).run(work, [other, one])
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=9), st.integers(1, 4))
+def test_stretches_are_the_whole_forest_and_cost_the_same(lengths: list[int], lanes: int) -> None:
+    forest = plant([np.full(length, number + 1, np.int32) for number, length in enumerate(lengths)])
+    parts = stretches.stretches(forest, lanes)
+    assert [0, *(part.end for part in parts)] == [*(part.start for part in parts), sum(lengths)]
+    costs = [(1 + part.position_ids / stretches.ATTENDED_TOKENS).sum() for part in parts]
+    assert len(parts) == 1 or max(costs) - min(costs) < 3
+    seen = [block for part in parts for block in part.blocks(50)]
+    assert sum(queries.stop - queries.start for queries, _ in seen) == sum(lengths)
+
+
 def test_lanes_are_for_adapters_on_a_processor() -> None:
-    assert possible_lanes(attach(make_model(), AdapterSpec(r=1, targets=["q_proj"])), CPU) == 2
-    assert possible_lanes(make_model(), CPU) == 1
-    assert possible_lanes(attach(make_model(), AdapterSpec(r=1, targets=["q_proj"])), torch.device("cuda")) == 1
+    assert possible_lanes(attach(make_model(), AdapterSpec(r=1, targets=["q_proj"]))) == 2
+    assert possible_lanes(make_model()) == 1
+    with torch.no_grad():  # nor is there a gradient to copy
+        assert possible_lanes(make_model()) == 2
+    assert possible_lanes(make_model().to("meta")) == 1
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 5))
@@ -86,27 +126,3 @@ def test_dealing_gives_everything_once_and_evenly(sizes: list[int], hands: int) 
     assert sorted(index for hand in dealt for index in hand) == list(range(len(sizes)))
     sums = [sum(sizes[index] for index in hand) for hand in dealt]
     assert max(sums) - min(sums) <= max(sizes) or len(dealt) < hands
-
-
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(30, 300), st.integers(1, 3))
-def test_forests_hold_every_row_once_within_their_part_of_the_budget(
-    lengths: list[int], budget: int, lanes: int
-) -> None:
-    rows = [Row(np.full(n, i + 1, dtype=np.int32), np.ones(n, dtype=np.bool_)) for i, n in enumerate(lengths)]
-    batches = forest_batches(rows, budget, lanes)
-    assert sum(batch.tokens for batch in batches) == sum(lengths)
-    assert sorted(id(row) for batch in batches for row in batch.examples) == sorted(map(id, rows))
-    assert all(batch.tokens <= budget // lanes or len(batch.examples) == 1 for batch in batches)
-
-
-def test_rows_behind_one_prompt_are_cut_evenly_and_only_as_the_lanes_need() -> None:
-    head = np.arange(3, 515, dtype=np.int32)
-    numbers = np.random.default_rng(0)
-    rows = [
-        Row(np.concatenate([head, numbers.integers(600, 900, 96).astype(np.int32)]), np.ones(608, np.bool_))
-        for _ in range(16)
-    ]
-    (whole,) = forest_batches(rows, 2048, 1)
-    assert whole.input_ids.numel() == 512 + 16 * 96
-    halves = forest_batches(rows, 2048, 2)
-    assert [batch.input_ids.numel() for batch in halves] == [512 + 8 * 96] * 2

@@ -127,22 +127,19 @@ def collate(examples: Sequence[E]) -> MicroBatch[E]:
     )
 
 
-def forest_batches(
-    examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS, lanes: int = 1
-) -> list[MicroBatch[E]]:
+def forest_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
     """Cut `examples` into forests of at most `token_budget` tokens (or one example), alike beginnings together.
 
-    `lanes` of them are computed at the same time and share the budget: they are as many as a multiple of `lanes`, of
-    about equal sizes. Only what shares a beginning may need more than its part, and is cut less.
+    They are of about equal sizes, and as few as that allows.
     """
-    pieces = [piece for family in _families(examples) for piece in family.cut(token_budget, lanes)]
+    pieces = [piece for family in _families(examples) for piece in family.cut(token_budget)]
     sizes = [piece.tokens for piece in pieces]
-    hands = math.ceil(sum(sizes) / token_budget) * lanes
+    hands = math.ceil(sum(sizes) / token_budget)
     while True:
         dealt = deal(sizes, hands)
-        if all(len(hand) == 1 or sum(sizes[index] for index in hand) <= token_budget // lanes for hand in dealt):
+        if all(len(hand) == 1 or sum(sizes[index] for index in hand) <= token_budget for hand in dealt):
             return [plant_batch([examples[i] for index in hand for i in pieces[index].examples]) for hand in dealt]
-        hands += lanes
+        hands += 1
 
 
 @dataclass(frozen=True)
@@ -163,9 +160,9 @@ class _Family:
         """Of the forest."""
         return self.shared + self.alone[0] + sum(self.behind[1:])
 
-    def cut(self, token_budget: int, lanes: int) -> Iterator["_Family"]:
-        """Even pieces that fit. Each of them computes the shared tokens anew, so they are as few as lanes allow."""
-        room = max(1, min(token_budget // lanes, token_budget - self.shared))
+    def cut(self, token_budget: int) -> Iterator["_Family"]:
+        """Even pieces that fit. Each of them computes the shared tokens anew, so they are as few as possible."""
+        room = max(1, token_budget - self.shared)
         own = self.tokens - self.shared
         even = own / math.ceil(own / room) if own else 1
         start, held = 0, 0

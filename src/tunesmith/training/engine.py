@@ -22,7 +22,6 @@ from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, 
 from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
-from tunesmith.training.lanes import Lanes, OwnGradients, deal, possible_lanes
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 from tunesmith.training.sharding import is_sharded, whole
 
@@ -95,7 +94,6 @@ class Engine:
         self._planted = objective.reads_forest and use_forest_attention(causal)
         smaller = self._planted and device.type == "cpu"
         self._token_budget = min(micro_batch_tokens, CPU_TOKENS) if smaller else micro_batch_tokens
-        self._lanes = Lanes(possible_lanes(model, device) if self._planted and not self._sharded else 1)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).
@@ -164,37 +162,19 @@ class Engine:
     def _run(self, examples: Sequence[Example], weight: float, *, learn: bool) -> "tuple[torch.Tensor, _Measures]":
         """The loss of this rank's part of `examples`, divided by `weight`, and its measures; to `learn`, gradients."""
         batches = self._micro_batches(examples)
-        dealt = deal([batch.input_ids.numel() for batch in batches], self._lanes.count)
-        own = learn and len(dealt) > 1
-        parts = [
-            _Part([batches[index] for index in indices], OwnGradients(self._learning) if own else None)
-            for indices in dealt
-        ]
-
-        def work(part: _Part) -> None:
-            for batch in part.batches:
-                loss = self._loss(batch)
-                share = loss.total / weight
-                if part.gradients is not None:
-                    part.gradients.backward(share)
-                elif learn:
-                    torch.autograd.backward(share)
-                part.losses.append(share.detach())
-                part.measures.add(loss.measures)
-
-        fillers = self._fillers(batches, examples)
-        self._lanes.run(work, parts)
-        for batch in fillers:
+        losses, measures = [torch.zeros((), device=self._device)], _Measures()
+        for batch in batches:
+            loss = self._loss(batch)
+            share = loss.total / weight
+            if learn:
+                torch.autograd.backward(share)
+            losses.append(share.detach())
+            measures.add(loss.measures)
+        for batch in self._fillers(batches, examples):
             nothing = self._loss(batch).total * 0
             if learn:
                 torch.autograd.backward(nothing)
-        measures = _Measures()
-        for part in parts:
-            measures.add(part.measures.sums)
-            if part.gradients is not None:
-                part.gradients.give()
-        losses = [loss for part in parts for loss in part.losses]
-        return torch.stack([torch.zeros((), device=self._device), *losses]).cpu().sum(dtype=torch.float64), measures
+        return torch.stack(losses).cpu().sum(dtype=torch.float64), measures
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         """Micro-batches of this rank's share of `examples`."""
@@ -209,7 +189,7 @@ class Engine:
 
     def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:
-            return planted_where_possible(self._model, examples, self._token_budget, self._lanes.count)
+            return planted_where_possible(self._model, examples, self._token_budget)
         return micro_batches(examples, self._token_budget)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
@@ -219,10 +199,8 @@ class Engine:
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self._bf16:
             return contextlib.nullcontext()
-        # Its cache of cast weights is the process's: lanes would share parts of one another's graphs, and of a sharded
-        # model it would hold all layers at once.
-        cached = self._lanes.count == 1 and not self._sharded
-        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=cached)
+        # Of a sharded model, the cache of cast weights would hold all layers at once.
+        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=not self._sharded)
 
     def _shrink_micro_batches(self, examples: Sequence[Example], error: torch.OutOfMemoryError) -> None:
         if self._sharded:
@@ -276,16 +254,6 @@ class _Measures:
 
     def means(self) -> dict[str, float]:
         return {name: float(sums.total) / sums.count for name, sums in self.sums.items() if sums.count}
-
-
-@dataclass
-class _Part:
-    """One lane's micro-batches and what came of them; `gradients` where it keeps its own."""
-
-    batches: Sequence[MicroBatch[Any]]
-    gradients: OwnGradients | None
-    losses: list[torch.Tensor] = field(default_factory=list)
-    measures: _Measures = field(default_factory=_Measures)
 
 
 def _tokens(example: Example) -> int:

@@ -44,8 +44,8 @@ def _feed_forward(module: Any, x: Tensor) -> Tensor:
 
 def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """On a forest; without one (generation, padded rows) the module's own."""
-    forest = kwargs.get("forest")
-    if args or forest is None or kwargs.get("cache") is not None:
+    stretch = kwargs.get("stretch")
+    if args or stretch is None or kwargs.get("cache") is not None:
         output: tuple[Tensor, Tensor | None] = type(module).forward(module, *args, **kwargs)
         return output
     hidden, (cosine, sine) = kwargs["hidden_states"], kwargs["position_embeddings"]
@@ -55,7 +55,7 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
         query, key = module.q_norm(query), module.k_norm(key)
     query, key = (_Rotary.apply(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))  # type: ignore[no-untyped-call]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (1, heads, tokens, width) each
-    mixed, _ = forest_attention(module, query, key, value, None, scaling=module.scaling, forest=forest)
+    mixed, _ = forest_attention(module, query, key, value, None, scaling=module.scaling, stretch=stretch)
     return module.o_proj(mixed.reshape(hidden.shape[0], hidden.shape[1], -1)), None
 
 

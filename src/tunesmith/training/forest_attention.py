@@ -21,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch, forest_batches, micro_batches
 from tunesmith.training.shared_prefix import Forest, plant
+from tunesmith.training.stretches import Stretch, whole_forest
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -49,11 +50,11 @@ def forest_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    forest: Forest | None = None,
+    stretch: Stretch | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface; `query` (1, heads, tokens, width), result (1, tokens, heads, width)."""
-    if forest is None:
+    if stretch is None:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -61,7 +62,7 @@ def forest_attention(
     # Under autocast rotary angles in fp32 widen queries and keys again; sdpa would narrow them, too.
     query, key = query.to(value.dtype), key.to(value.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], forest, scale)  # type: ignore[no-untyped-call]
+    result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], stretch, scale)  # type: ignore[no-untyped-call]
     return result.unsqueeze(0), None
 
 
@@ -69,14 +70,14 @@ AttentionInterface.register(NAME, forest_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def forest_arguments(forest: Forest | None, input_ids: Tensor) -> dict[str, Any]:
-    """What a model is called with beside `input_ids` for `forest_attention` to see the forest."""
-    if forest is None:
+def forest_arguments(stretch: Stretch | None, input_ids: Tensor) -> dict[str, Any]:
+    """What a model is called with beside `input_ids` for `forest_attention` to see the stretch's forest."""
+    if stretch is None:
         return {}
     return {
-        "position_ids": torch.from_numpy(forest.position_ids).to(input_ids.device).unsqueeze(0),
+        "position_ids": torch.from_numpy(stretch.position_ids).to(input_ids.device).unsqueeze(0),
         "attention_mask": torch.empty(1, 1, 1, 1, device=input_ids.device),  # four axes: transformers makes no mask
-        "forest": forest,
+        "stretch": stretch,
     }
 
 
@@ -87,6 +88,8 @@ def use_forest_attention(model: "Model") -> bool:
     tokens would share what is dropped) or learns its own prefix is left alone.
     """
     config = model.config.get_text_config()
+    if config._attn_implementation == NAME:
+        return True
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if (
         config._attn_implementation != "sdpa"
@@ -112,17 +115,16 @@ def longest_planted(model: "Model") -> float:
 
 
 def planted_where_possible(
-    model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS, lanes: int = 1
+    model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS
 ) -> list[MicroBatch[E]]:
     """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise.
 
-    `lanes` are computed side by side and share the budget. A GPU's fused attention is given up only where half of the
-    tokens need not be computed.
+    A GPU's fused attention is given up only where half of the tokens need not be computed.
     """
     longest = max(len(row.tokens) for example in examples for row in example.rows)
     if longest > longest_planted(model):
         return micro_batches(examples, token_budget)
-    planted = forest_batches(examples, token_budget, lanes)
+    planted = forest_batches(examples, token_budget)
     computed = sum(batch.input_ids.numel() for batch in planted)
     if model.device.type != "cpu" and computed > GPU_SHARE * sum(batch.tokens for batch in planted):
         return micro_batches(examples, token_budget)
@@ -154,7 +156,7 @@ def _probe(model: "Model", forest: Forest | None) -> Tensor | None:
             rows = [torch.from_numpy(row.astype(np.int64)).to(device).unsqueeze(0) for row in PROBE]
             return torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
         ids = torch.from_numpy(forest.tokens.astype(np.int64)).to(device).unsqueeze(0)
-        logits: Tensor = model(input_ids=ids, use_cache=False, **forest_arguments(forest, ids)).logits[0]
+        logits: Tensor = model(input_ids=ids, use_cache=False, **forest_arguments(whole_forest(forest), ids)).logits[0]
         return logits[torch.from_numpy(np.concatenate(forest.places)).to(device)].float()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         return None  # an architecture that this attention does not know: it trains the plain way
@@ -166,15 +168,16 @@ class _ForestAttention(torch.autograd.Function):
     """softmax(scale · q kᵀ) v per block, heads of one key group together so that keys are never repeated."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, forest: Forest, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float) -> Tensor:
         heads, tokens, _ = query.shape
+        key, value = stretch.whole(key, value)
         output = query.new_empty(tokens, heads, value.shape[-1])
-        for queries, keys in _blocks(forest):
+        for queries, keys in stretch.blocks(BLOCK_QUERIES):
             weights = _weights(query, key, queries, keys, scale)  # (groups, heads in group * queries, keys)
             mixed = torch.bmm(weights, _gather(value, keys))
             output[queries] = _by_token(mixed, queries)
         ctx.save_for_backward(query, key, value)
-        ctx.forest, ctx.scale = forest, scale
+        ctx.stretch, ctx.scale = stretch, scale
         return output  # (tokens, heads, width)
 
     @staticmethod
@@ -186,7 +189,7 @@ class _ForestAttention(torch.autograd.Function):
         by_query = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
         by_key = torch.zeros(key.shape, dtype=torch.float32, device=key.device)
         by_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
-        for queries, keys in _blocks(ctx.forest):
+        for queries, keys in ctx.stretch.blocks(BLOCK_QUERIES):
             weights = _weights(query, key, queries, keys, scale)
             by_output = _by_group(upstream[0][queries].transpose(0, 1), groups)
             by_weights = torch.bmm(by_output, _gather(value, keys).transpose(1, 2))
@@ -195,18 +198,8 @@ class _ForestAttention(torch.autograd.Function):
             chosen = _by_group(query[:, queries], groups)
             _scatter_add(by_key, torch.bmm(by_logits.transpose(1, 2), chosen), keys)
             _scatter_add(by_value, torch.bmm(weights.transpose(1, 2), by_output), keys)
+        by_key, by_value = ctx.stretch.own(by_key, by_value)
         return by_query.transpose(0, 1), by_key.mul_(scale).to(key.dtype), by_value.to(value.dtype), None, None
-
-
-def _blocks(forest: Forest) -> list[tuple[slice, list[slice]]]:
-    """Blocks of queries and the stretches of keys that they see; the last stretch ends with the queries themselves."""
-    blocks = []
-    for segment in forest.segments:
-        before = [slice(ancestor.start, ancestor.end) for ancestor in segment.ancestors]
-        for start in range(segment.start, segment.end, BLOCK_QUERIES):
-            end = min(start + BLOCK_QUERIES, segment.end)
-            blocks.append((slice(start, end), [*before, slice(segment.start, end)]))
-    return blocks
 
 
 def _weights(query: Tensor, key: Tensor, queries: slice, keys: list[slice], scale: float) -> Tensor:

@@ -1,18 +1,20 @@
-"""Micro-batches side by side: on a CPU each core computes its own, forward and backward, with one thread.
+"""Threads that compute side by side on a CPU, each on one core with one thread of its own.
 
 Threads inside an operation wait for one another at its end, thousands of times a step, and what is between the
-operations runs on one core only. A micro-batch of a thousand tokens fills a core as well as a larger one, so the cores
-share out the micro-batches instead. Who computes what is fixed and gradients are added in that order: a step's
-numbers do not depend on which core was faster. The cost is a copy of the gradients for each lane, which is small beside
-the model where an adapter learns.
+operations runs on one core only. So work that comes in independent or rarely meeting parts (stretches of a forest,
+positions under the head) is given out in parts instead. Who computes what is fixed: a result does not depend on which
+core was faster.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from threading import BrokenBarrierError
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from tunesmith.training.sharding import is_sharded
 
 T = TypeVar("T")
 
@@ -28,55 +30,37 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count, "lane", torch.set_num_threads, (1,)) if count > 1 else None
 
     def run(self, work: Callable[[T], None], parts: Sequence[T]) -> None:
-        """Do `work` on all `parts` at the same time, with gradients where the caller has them."""
+        """Do `work` on all `parts` (at most `count`) at the same time, with gradients and autocast as the caller."""
         if self._pool is None or len(parts) == 1:
             for part in parts:
                 work(part)
             return
         threads, learning = torch.get_num_threads(), torch.is_grad_enabled()
+        narrow, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
         def alone(part: T) -> None:
-            with torch.set_grad_enabled(learning):
+            # Autocast's cache of cast weights is the process's: lanes would share parts of one another's graphs.
+            autocast = torch.autocast("cpu", dtype, enabled=narrow, cache_enabled=False)
+            with torch.set_grad_enabled(learning), autocast:
                 work(part)
 
         futures = [self._pool.submit(alone, part) for part in parts]
         wait(futures)
         torch.set_num_threads(threads)  # what a lane sets for itself, new threads of the process would inherit
-        for future in futures:
-            future.result()
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:  # one that only waited in vain for another says nothing
+            raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
 
 
-def possible_lanes(model: nn.Module, device: torch.device) -> int:
-    """Lanes for training `model`: the cores of a CPU, where few parameters learn."""
+def possible_lanes(model: nn.Module) -> int:
+    """Lanes for running `model`: the cores of a CPU, unless gradients are asked of more than a few parameters."""
     parameters = list(model.parameters())
+    if parameters[0].device.type != "cpu" or is_sharded(model):
+        return 1
     learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    if device.type != "cpu" or learning > FEW_PARAMETERS * sum(parameter.numel() for parameter in parameters):
+    if torch.is_grad_enabled() and learning > FEW_PARAMETERS * sum(parameter.numel() for parameter in parameters):
         return 1
     return torch.get_num_threads()
-
-
-class OwnGradients:
-    """One lane's gradients of `parameters`, kept apart from the other lanes'."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._parameters = parameters
-        self._gradients: list[Tensor | None] = [None] * len(parameters)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`."""
-        for index, gradient in enumerate(torch.autograd.grad(loss, self._parameters, allow_unused=True)):
-            if gradient is not None:
-                self._gradients[index] = _sum(self._gradients[index], gradient)
-
-    def give(self) -> None:
-        """Add them to the parameters' own."""
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = _sum(parameter.grad, gradient)
-
-
-def _sum(held: Tensor | None, more: Tensor) -> Tensor:
-    return more if held is None else held.add_(more)
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:

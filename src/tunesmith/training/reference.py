@@ -26,6 +26,7 @@ from tunesmith.training import ranks
 from tunesmith.training.batches import Example, Row
 from tunesmith.training.checkpoint import storage_errors
 from tunesmith.training.data import TrainingData
+from tunesmith.training.forest_attention import use_forest_attention
 from tunesmith.training.preference import Judged, Pair
 from tunesmith.training.token_loss import TokenLoss, row_logps, token_logps
 
@@ -81,6 +82,7 @@ class Reference:
 @torch.no_grad()
 def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *, bf16: bool) -> Tensor:
     """Log-probability of each row's supervised tokens, summed (rows,), under the model that training starts from."""
+    use_forest_attention(model)
     token_loss = TokenLoss(model)
     device = next(model.parameters()).device
     training = model.training

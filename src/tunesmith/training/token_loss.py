@@ -8,11 +8,14 @@ matrix products a chunk; a trained head is recomputed in the backward pass, for 
 """
 
 import functools
+import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
@@ -21,7 +24,9 @@ from transformers import PretrainedConfig
 
 from tunesmith.training.batches import E, Example, MicroBatch, Row
 from tunesmith.training.forest_attention import forest_arguments, planted_where_possible
+from tunesmith.training.lanes import Lanes, possible_lanes
 from tunesmith.training.shared_prefix import Forest
+from tunesmith.training.stretches import Stretch, states_in_lanes, whole_forest
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -43,6 +48,7 @@ class TokenLoss:
         self._model = model
         self._head = model.get_output_embeddings()
         self._chunk_logits = chunk_logits
+        self._made_lanes: dict[int, Lanes] = {}
         self._after_head = _after_head(model, self._head)
 
     @property
@@ -64,12 +70,34 @@ class TokenLoss:
         `positions` index the flattened `input_ids` (rows, tokens); rows are padded on the right, unmasked. With a
         `forest`, `input_ids` (1, tokens) are its flat sequence.
         """
+        lanes = self._lanes()
+        if forest is not None and self._after_head is not None and lanes.count > 1:
+
+            def states_of(tokens: Tensor, places: Tensor, stretch: Stretch) -> Tensor:
+                return self._states(tokens, places, stretch)[0]
+
+            states = states_in_lanes(states_of, self._model, lanes, input_ids, positions, forest)
+        else:
+            whole = None if forest is None else whole_forest(forest)
+            states, logits = self._states(input_ids, positions, whole)
+            if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
+                return F.cross_entropy(logits[0].float(), targets, reduction="none")
+        return head_losses(self._head, states, targets, self._after_head, self._chunk_logits, lanes)
+
+    def _lanes(self) -> Lanes:
+        count = possible_lanes(self._model)
+        if count not in self._made_lanes:
+            self._made_lanes[count] = Lanes(count)
+        return self._made_lanes[count]
+
+    def _states(self, input_ids: Tensor, positions: Tensor, stretch: Stretch | None) -> tuple[Tensor, Tensor]:
+        """What the head is fed at `positions`, (positions, hidden), and the logits: none, if we know the head."""
         captured: list[Tensor] = []
         lane = threading.get_ident()
 
         def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             if threading.get_ident() != lane:
-                return None  # another lane runs the same head on its own micro-batch
+                return None  # another lane runs the same head on its own stretch
             hidden = arguments[0][:, -input_ids.shape[1] :]  # (rows, tokens, hidden), without a soft prompt's places
             selected = hidden.flatten(0, 1).index_select(0, positions)  # (supervised, hidden)
             captured.append(selected)
@@ -77,12 +105,10 @@ class TokenLoss:
 
         hook = self._head.register_forward_pre_hook(select)
         try:
-            logits = self._model(input_ids=input_ids, use_cache=False, **forest_arguments(forest, input_ids)).logits
+            logits = self._model(input_ids=input_ids, use_cache=False, **forest_arguments(stretch, input_ids)).logits
         finally:
             hook.remove()
-        if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
-            return F.cross_entropy(logits[0].float(), targets, reduction="none")
-        return head_losses(self._head, captured[0], targets, self._after_head, self._chunk_logits)
+        return captured[0], logits
 
 
 @torch.no_grad()
@@ -129,9 +155,11 @@ def head_losses(
     targets: Tensor,
     after_head: AfterHead = unchanged,
     chunk_logits: int = CHUNK_LOGITS,
+    lanes: Lanes | None = None,
 ) -> Tensor:
     """Cross-entropy of `after_head(head(hidden))` against `targets`, at most `chunk_logits` logits at a time.
 
+    A frozen head's are computed in `lanes`.
     Shapes: `hidden` (positions, hidden), `targets` (positions,); the result is fp32 (positions,).
     """
     weight = head.weight
@@ -139,7 +167,7 @@ def head_losses(
     size = max(1, chunk_logits // weight.shape[0])
     frozen = not any(parameter.requires_grad for parameter in head.parameters())
     if type(head) is nn.Linear and frozen and after_head is unchanged:
-        losses: Tensor = _FrozenHeadLoss.apply(hidden, targets, weight, head.bias, size)  # type: ignore[no-untyped-call]
+        losses: Tensor = _FrozenHeadLoss.apply(hidden, targets, weight, head.bias, size, lanes or Lanes(1))  # type: ignore[no-untyped-call]
         return losses
     chunks = [
         checkpoint(_head_loss, head, after_head, *chunk, use_reentrant=False, preserve_rng_state=False)
@@ -156,23 +184,31 @@ class _FrozenHeadLoss(torch.autograd.Function):
     """d loss/d logits is softmax − one-hot, known as soon as the logits are: no second pass is needed for it."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, size: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, size: int, lanes: Lanes
+    ) -> Tensor:
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(targets), size):
-            chunk = slice(start, start + size)
-            logits = F.linear(hidden[chunk], weight, bias)  # (chunk, vocab)
-            losses[chunk] = _losses_and_slopes(logits, targets[chunk])
-            if gradient is not None:
-                gradient[chunk] = logits.to(weight.dtype) @ weight
-            del logits  # before the next chunk's are made
+        # Lanes share what may be held, and get equally many chunks of equal sizes.
+        chunks = math.ceil(len(targets) / size) * lanes.count
+        ends = np.linspace(0, len(targets), chunks + 1).round().astype(int).tolist()
+
+        def work(lane: int) -> None:
+            for start, end in list(itertools.pairwise(ends))[lane :: lanes.count]:
+                logits = F.linear(hidden[start:end], weight, bias)  # (chunk, vocab)
+                losses[start:end] = _losses_and_slopes(logits, targets[start:end])
+                if gradient is not None:
+                    gradient[start:end] = logits.to(weight.dtype) @ weight
+                del logits  # before the next chunk's are made
+
+        lanes.run(work, range(lanes.count))
         ctx.save_for_backward(gradient)
         return losses
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors  # (positions, hidden)
-        return (gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None, None, None)
+        return (gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None, None, None, None)
 
 
 def _losses_and_slopes(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+"""A forest's one sequence of tokens cut into stretches, which run through the layers side by side, each on one core.
+
+Only attention looks beyond a stretch. There the lanes meet: once a layer to put their keys and values together, and
+once in the backward pass to add up the gradients of them. What rows share is thus computed once, whatever the number of
+cores, and a row may be cut anywhere, so that all lanes have the same to do. The cost is a copy of the gradients of what
+learns for each lane, and that the slowest lane of a layer is waited for.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tunesmith.training.lanes import Lanes
+from tunesmith.training.shared_prefix import Forest
+
+LEAST_TOKENS = 64
+"""Of a stretch: fewer are not worth a core."""
+
+ATTENDED_TOKENS = 1000
+"""Tokens that cost as much to attend to as one costs in the rest of a layer (measured on a 135M-parameter Llama)."""
+
+
+class Meeting:
+    """Where `lanes` threads put tensors of theirs together: the last to come does it, the others wait."""
+
+    def __init__(self, lanes: int) -> None:
+        self._given: list[tuple[Tensor, ...]] = [()] * lanes
+        self._join: Callable[[list[Tensor]], Tensor] = _side_by_side
+        self._joined: tuple[Tensor, ...] = ()
+        self._barrier = threading.Barrier(lanes, self._put_together)
+
+    def concatenated(self, lane: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Each tensor behind those of the lanes before, along its second axis."""
+        return self._meet(lane, tensors, _side_by_side)
+
+    def added(self, lane: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Each tensor added to those of all lanes, in their order."""
+        return self._meet(lane, tensors, _sum)
+
+    def _meet(
+        self, lane: int, tensors: tuple[Tensor, ...], join: Callable[[list[Tensor]], Tensor]
+    ) -> tuple[Tensor, ...]:
+        self._given[lane], self._join = tensors, join
+        self._barrier.wait()
+        return self._joined  # nobody puts the next ones together before this thread comes with its own
+
+    def _put_together(self) -> None:
+        self._joined = tuple(self._join(list(same)) for same in zip(*self._given, strict=True))
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """A lane that fails in here is not waited for: the others fail with BrokenBarrierError."""
+        try:
+            yield
+        except BaseException:
+            self._barrier.abort()
+            raise
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Tokens `start` to `end` of a forest's flat sequence: all of it, or what one `lane` computes."""
+
+    forest: Forest
+    start: int
+    end: int
+    lane: int = 0
+    meeting: Meeting | None = None
+
+    @property
+    def position_ids(self) -> NDArray[np.int64]:
+        """Each token's position in its rows, (tokens,)."""
+        return self.forest.position_ids[self.start : self.end]
+
+    def blocks(self, size: int) -> list[tuple[slice, list[slice]]]:
+        """Blocks of at most `size` queries, and the parts of the whole forest that they see.
+
+        Queries are counted from the stretch's start; the last part ends with them.
+        """
+        blocks = []
+        for segment in self.forest.segments:
+            before = [slice(ancestor.start, ancestor.end) for ancestor in segment.ancestors]
+            stop = min(segment.end, self.end)
+            for first in range(max(segment.start, self.start), stop, size):
+                last = min(first + size, stop)
+                queries = slice(first - self.start, last - self.start)
+                blocks.append((queries, [*before, slice(segment.start, last)]))
+        return blocks
+
+    def whole(self, *states: Tensor) -> tuple[Tensor, ...]:
+        """`states` (groups, tokens, width) of this stretch, each as that of the whole forest."""
+        return states if self.meeting is None else self.meeting.concatenated(self.lane, states)
+
+    def own(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """This stretch's part of `sums` (groups, tokens, width) over the whole forest, added up over the lanes."""
+        if self.meeting is None:
+            return sums
+        return tuple(total[:, self.start : self.end] for total in self.meeting.added(self.lane, sums))
+
+    def attended(self) -> AbstractContextManager[None]:
+        """What runs this stretch does so in here: the lanes that wait for it learn when it fails."""
+        return nullcontext() if self.meeting is None else self.meeting.attended()
+
+
+def whole_forest(forest: Forest) -> Stretch:
+    """All of `forest` as one stretch."""
+    return Stretch(forest, 0, len(forest.tokens))
+
+
+def stretches(forest: Forest, lanes: int) -> list[Stretch]:
+    """`forest` in at most `lanes` stretches that cost about the same."""
+    tokens = len(forest.tokens)
+    count = max(1, min(lanes, tokens // LEAST_TOKENS))
+    costs = np.cumsum(1 + (forest.position_ids + 1) / ATTENDED_TOKENS)  # (tokens,), each with all before it
+    cuts = np.searchsorted(costs, costs[-1] * np.arange(1, count) / count)
+    meeting = Meeting(count) if count > 1 else None
+    ends = [0, *cuts.tolist(), tokens]
+    return [Stretch(forest, ends[lane], ends[lane + 1], lane, meeting) for lane in range(count)]
+
+
+StatesOf: TypeAlias = Callable[[Tensor, Tensor, Stretch], Tensor]
+"""What a model makes of tokens (1, tokens) of a stretch at some positions in it: (positions, hidden)."""
+
+
+def states_in_lanes(
+    states_of: StatesOf, model: nn.Module, lanes: Lanes, input_ids: Tensor, positions: Tensor, forest: Forest
+) -> Tensor:
+    """`states_of` the forest's tokens `input_ids` (1, flat) at `positions`, computed in stretches.
+
+    Its backward pass adds the gradients of what learns in `model` to the parameters themselves.
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parts = [_Part(stretch, _inside(stretch, positions)) for stretch in stretches(forest, lanes.count)]
+    learns = torch.is_grad_enabled() and bool(learning)
+
+    def forward(part: _Part) -> None:
+        with torch.set_grad_enabled(learns), part.stretch.attended():
+            tokens = input_ids[:, part.stretch.start : part.stretch.end]
+            part.states = states_of(tokens, positions[part.indices] - part.stretch.start, part.stretch)
+
+    trigger = torch.zeros((), requires_grad=learns)
+    states: Tensor = _InLanes.apply(trigger, forward, lanes, parts, learning)  # type: ignore[no-untyped-call]
+    return states
+
+
+@dataclass
+class _Part:
+    """A stretch, which of the positions are in it, and what came of them."""
+
+    stretch: Stretch
+    indices: Tensor  # (own positions,)
+    states: Tensor | None = None  # (own positions, hidden), with its graph
+    gradients: Sequence[Tensor | None] = ()
+
+
+class _InLanes(torch.autograd.Function):
+    """Each lane has a graph of its own; to the caller they are one operation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        _trigger: Tensor,
+        forward: Callable[[_Part], None],
+        lanes: Lanes,
+        parts: list[_Part],
+        learning: list[nn.Parameter],
+    ) -> Tensor:
+        lanes.run(forward, parts)
+        ctx.lanes, ctx.parts, ctx.learning = lanes, parts, learning
+        states = torch.cat([part.states.detach() for part in parts if part.states is not None])
+        return torch.empty_like(states).index_copy_(0, torch.cat([part.indices for part in parts]), states)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        learning: list[nn.Parameter] = ctx.learning
+
+        def backward(part: _Part) -> None:
+            assert part.states is not None  # noqa: S101  # forward made them
+            with part.stretch.attended():
+                by_states = upstream[0][part.indices]
+                part.gradients = torch.autograd.grad(part.states, learning, by_states, allow_unused=True)
+            part.states = None
+
+        ctx.lanes.run(backward, ctx.parts)
+        for index, parameter in enumerate(learning):
+            for part in ctx.parts:
+                gradient = part.gradients[index]
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return None, None, None, None, None
+
+
+def _inside(stretch: Stretch, positions: Tensor) -> Tensor:
+    return ((positions >= stretch.start) & (positions < stretch.end)).nonzero().squeeze(1)
+
+
+def _side_by_side(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors, 1)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total += tensor
+    return total
