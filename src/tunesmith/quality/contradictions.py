@@ -64,16 +64,14 @@ def contradicting_rows(rows: RowTexts) -> tuple[Contradiction, ...]:
     Of rows that ask literally the same, each is compared with the first.
     """
     near = rows.near_duplicate_inputs
-    same = {
-        (left, right)
-        for (left, right, _), exact in zip(near, near.exact.tolist(), strict=True)
-        if exact or same_question(rows.inputs[left], rows.inputs[right])
-    }
-    same |= short_questions_alike(rows.inputs)
+    alike = {(left, right): exact for (left, right, _), exact in zip(near, near.exact.tolist(), strict=True)}
+    alike |= dict.fromkeys(short_questions_alike(rows.inputs), True)
     return tuple(
         Contradiction(left, right)
-        for left, right in sorted(same)
-        if rows.contexts[left] == rows.contexts[right] and outputs_differ(answer(rows, left), answer(rows, right))
+        for (left, right), surely in sorted(alike.items())
+        if rows.contexts[left] == rows.contexts[right]
+        and outputs_differ(answer(rows, left), answer(rows, right))  # far cheaper than comparing the questions
+        and (surely or same_question(rows.inputs[left], rows.inputs[right]))
     )
 
 
