@@ -56,8 +56,9 @@ def add_upload(
     try:
         with atomic_file(path) as temporary:
             size, content = _copy(stream, temporary, settings.max_upload_bytes)
-        digest = None if attempt is None else attempt.digest(purpose, shown, content)
-        before = None if attempt is None or digest is None else _made_before(store, attempt, digest)
+        attempt = attempt or Attempt(owner)
+        digest = attempt.digest(purpose, shown, content)
+        before = _made_before(store, attempt, digest)
         if before is not None:
             path.unlink()
             return before

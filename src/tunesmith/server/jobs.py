@@ -87,10 +87,10 @@ def create_job(service: Service, owner: str, request: JobRequest, attempt: Attem
 
     An `attempt` that repeats one whose job is there already gets that job.
     """
-    digest = None if attempt is None else attempt.digest(repr(request))
+    attempt = attempt or Attempt(owner)
+    digest = attempt.digest(repr(request))
     with _CREATING:
-        job = None if attempt is None or digest is None else _made_before(service, attempt, digest)
-        job = job or _add_job(service, owner, request, digest)
+        job = _made_before(service, attempt, digest) or _add_job(service, owner, request, digest)
     service.store.add_event(job.id, f"Created fine-tuning job: {job.id}", once="created-job")
     service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
     if job.status == "validating_files":
@@ -105,7 +105,7 @@ def _made_before(service: Service, attempt: Attempt, digest: str) -> JobRecord |
     return None if job is not None and attempt.key is None and job.status in ("failed", "cancelled") else job
 
 
-def _add_job(service: Service, owner: str, request: JobRequest, digest: str | None) -> JobRecord:
+def _add_job(service: Service, owner: str, request: JobRequest, digest: str) -> JobRecord:
     service.catalogue.trainable(owner, request.model)
     if (request.method == "reinforcement") != (request.grader is not None):
         raise RequestError(

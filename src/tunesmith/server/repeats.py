@@ -22,8 +22,8 @@ class Attempt:
     """One sending of a request of `owner`'s that makes something."""
 
     owner: str
-    key: str | None
-    is_retry: bool
+    key: str | None = None
+    is_retry: bool = False
 
     @property
     def remembered_seconds(self) -> float:
