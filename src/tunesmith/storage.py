@@ -5,6 +5,7 @@ streams (events) append instead and sync per record.
 """
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -66,6 +67,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left beside it. Nobody else may be writing it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def must_be_writable(path: Path) -> None:

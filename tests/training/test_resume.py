@@ -1,67 +1,94 @@
-"""The promise of --resume: killed anywhere, the run ends with the bytes of one that was never stopped."""
+"""The promise of --resume: killed at any moment, the run ends with the bytes of one that was never stopped."""
 
 import os
+import random
 import signal
-import subprocess
-import sys
-import time
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from test_train import make_spec, read_events
 
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import dump_spec
-from tunesmith.training.events import EvalEvent, StepEvent
+from tunesmith.spec import RunSpec
+from tunesmith.training.events import StartEvent
 from tunesmith.training.run import train
 
-PROGRAM = """
-import sys, time, torch
-from pathlib import Path
-from tunesmith.spec import load_spec
-from tunesmith.training.run import train
-torch.set_num_threads(1)
-train(load_spec(Path(sys.argv[1])), observer=lambda event: time.sleep(0.05))
-"""
+SETTINGS = {"steps": 8, "epochs": None, "checkpoint_every": 3, "eval_every": 4, "max_length": 96}
 
-
-SFT = {"adapter": {"kind": "lora", "dropout": 0.2}, "training": {"steps": 14, "epochs": None, "checkpoint_every": 4}}
-DPO = SFT | {"objective": {"kind": "dpo"}}
-GRPO = {
-    "adapter": {"kind": "lora", "dropout": 0.2},
-    "training": {"steps": 14, "epochs": None, "batch_size": 2, "checkpoint_every": 4, "eval_every": 7},
+SECTIONS: dict[str, dict[str, Any]] = {
+    "sft": {"objective": {"kind": "sft"}, "training": SETTINGS},
+    "dpo": {"objective": {"kind": "dpo"}, "training": SETTINGS},
+    "grpo": {
+        "objective": {"kind": "grpo", "num_generations": 3, "max_completion_length": 4},
+        "training": SETTINGS | {"batch_size": 2},
+    },
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["sft", "dpo", "grpo"])
-def test_a_killed_run_resumes_bit_identical_with_dropout(
+@pytest.mark.parametrize("objective", SECTIONS)
+def test_a_run_that_is_killed_again_and_again_ends_bit_identical_with_dropout(
     objective: str, tickets: Path, pairs: Path, brevity: str, tmp_path: Path
 ) -> None:
-    online = {"kind": "grpo", "reward": brevity, "num_generations": 3, "max_completion_length": 6}
-    sections = {"sft": SFT, "dpo": DPO, "grpo": GRPO | {"objective": online}}[objective]
+    sections = SECTIONS[objective] | {"adapter": {"kind": "lora", "dropout": 0.2}}
+    if objective == "grpo":
+        sections["objective"] = sections["objective"] | {"reward": brevity}
     rows = tickets if objective == "sft" else pairs
-    whole = train(make_spec(rows, tmp_path / "whole", **sections))
+    whole = train(make_spec(rows, tmp_path / "whole", **sections)).run
 
-    spec = make_spec(rows, tmp_path / "killed", **sections)
-    spec_file = tmp_path / "run.yaml"
-    spec_file.write_text(dump_spec(spec))
-    run = RunFolder(Path(spec.output))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(spec_file)], env=environment)
-    while process.poll() is None and (not run.events.exists() or run.events.read_text().count('"step",') < 10):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not run.adapter.exists()
+    killed = make_spec(rows, tmp_path / "killed", **sections)
+    moment = random.Random(objective)
+    deaths = 0
+    while _train_and_die(killed, after_syncs=moment.randint(4, 20)):
+        deaths += 1
+        assert deaths < 40
+    assert deaths > 1
 
-    resumed = train(spec, resume=True)
+    run = RunFolder(Path(killed.output))
+    assert curve(run) == curve(whole)
+    weights = "adapter_model.safetensors"
+    assert (run.adapter / weights).read_bytes() == (whole.adapter / weights).read_bytes()
+    assert not [path for path in run.root.rglob("*") if path.name.startswith(".")], "half-written, and left there"
 
-    def curve(folder: RunFolder) -> list[tuple[str, int, float]]:
-        kinds = (StepEvent, EvalEvent)
-        return [(type(e).__name__, e.step, e.loss) for e in read_events(folder) if isinstance(e, kinds)]
 
-    assert curve(run) == curve(whole.run)
-    assert (resumed.steps, resumed.best_step, resumed.tokens) == (whole.steps, whole.best_step, whole.tokens)
-    weights = "adapter/adapter_model.safetensors"
-    assert (run.root / weights).read_bytes() == (whole.run.root / weights).read_bytes()
+def curve(run: RunFolder) -> list[tuple[str, int, float]]:
+    """The run's events but its starts, one for each that was survived."""
+    return [
+        (type(event).__name__, event.step, getattr(event, "loss", 0.0))
+        for event in read_events(run)
+        if not isinstance(event, StartEvent)
+    ]
+
+
+def _train_and_die(spec: RunSpec, *, after_syncs: int) -> bool:
+    """Train in a process that is killed at a write, unless it ends before; whether it was.
+
+    What the disk holds changes only at writes, so these are all the moments that there are to be killed at.
+    """
+    process = get_context("fork").Process(target=_mortal, args=(spec, after_syncs))
+    process.start()
+    process.join(120)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def _mortal(spec: RunSpec, after_syncs: int) -> None:
+    left = after_syncs
+    sync = os.fsync
+
+    def fatal(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            if Path(f"/proc/self/fd/{descriptor}").readlink().name == "events.jsonl":
+                os.truncate(descriptor, os.fstat(descriptor).st_size - 7)  # a line that reached the disk in part
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = fatal
+    torch.set_num_threads(1)
+    train(spec, resume=RunFolder(Path(spec.output)).spec.exists())
+    os._exit(0)

@@ -186,6 +186,9 @@ def _train(
     )
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None
+    if ranks.is_main():
+        for path in (run.spec, run.holdout, run.adapter, run.model):
+            storage.remove_unfinished(path)
     if progress is None:
         with ranks.agreeing():
             if ranks.is_main():
