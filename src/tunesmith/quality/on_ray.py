@@ -8,24 +8,20 @@ here; each window costs Ray a fraction of a second to set up.
 
 import itertools
 import logging
-import os
 import pickle
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tunesmith.dataset.read import Block
-from tunesmith.errors import MissingDependencyError, RunError, SpecError, TunesmithError
+from tunesmith.errors import RunError, TunesmithError
 from tunesmith.quality.check import Observer
+from tunesmith.ray_cluster import first_line, ray_cluster
 
 BLOCKS_PER_CPU = 32
 """Of a window: about a second's work."""
 
 BLOCKS_PER_TASK = 2
-
-ANSWER_SECONDS = 5.0
-"""A cluster's head takes a connection within milliseconds."""
 
 Seen = TypeVar("Seen")
 
@@ -41,7 +37,7 @@ def observe_on_ray(
     this machine and stops it at the end. Raises what `observe` raises, MissingDependencyError without Ray, SpecError
     for a RAY_ADDRESS where no cluster is, RunError when the workers are lost again and again.
     """
-    with _cluster() as ray, _in_order():
+    with ray_cluster() as ray, _in_order():
         unused = pickle.dumps(list(observers))  # before they gather what no worker needs
         window = BLOCKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
@@ -74,7 +70,9 @@ def _results(ray: Any, data: Any) -> Iterator[Any]:
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
-        raise RunError(f"the Ray cluster lost the work; look at its nodes and run again ({_line(error)})") from error
+        raise RunError(
+            f"the Ray cluster lost the work; look at its nodes and run again ({first_line(error)})"
+        ) from error
 
 
 @contextmanager
@@ -91,47 +89,3 @@ def _in_order() -> Iterator[None]:
     finally:
         context.execution_options.preserve_order, context.enable_progress_bars = before[:2]
         log.setLevel(before[2])
-
-
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    """Ray, connected; a connection made here ends with the block."""
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("--on ray needs Ray: pip install 'tunesmith[ray]'") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves them beside any other work on the machine
-    if address != "local":
-        _must_answer(address)
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        if address == "local":
-            raise
-        raise SpecError(f"RAY_ADDRESS={address}: no Ray cluster could be joined there ({_line(error)})") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _must_answer(address: str) -> None:
-    """Raise SpecError when nothing listens at `HOST:PORT`: Ray itself would go on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # `auto` and other words are Ray's to understand
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise SpecError(
-            f"RAY_ADDRESS={address}: nothing answers there ({error}); start the cluster or unset it"
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

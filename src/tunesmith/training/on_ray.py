@@ -5,24 +5,23 @@ must the data, the model and the caller's working directory. Ray brings the work
 machine is gone, and the run goes on from its last checkpoint; what a person has to mend ends it at once.
 """
 
-import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tunesmith.errors import MissingDependencyError, RunError, SpecError, TunesmithError
+from tunesmith.ray_cluster import ray_cluster
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec, parse_spec
 from tunesmith.storage import write_bytes
 from tunesmith.training import ranks
 from tunesmith.training.events import read_events
-from tunesmith.training.messages import Failed, Finished, decode, encode
+from tunesmith.training.messages import Failed, Finished, Message, decode, encode
 from tunesmith.training.output import check_output
 from tunesmith.training.run import RunResult, TrainObserver, train
 
@@ -37,25 +36,30 @@ def train_on_ray(
 ) -> RunResult:
     """`train` in `workers` workers (default: one for each GPU of the cluster, or each machine where there is none).
 
-    Joins the cluster that RAY_ADDRESS names, or starts one on this machine. Raises what `train` raises,
-    MissingDependencyError without Ray, SpecError when the cluster is too small, RunError when workers are lost again
-    and again.
+    The cluster is that of `ray_cluster`. Raises what `train` raises, MissingDependencyError without Ray, SpecError when
+    the cluster is too small, RunError when workers are lost again and again.
     """
+    run = RunFolder(Path(spec.output))
+    check_output(run, spec, resume=resume)
+    with ray_cluster() as ray:
+        gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
+        workers = (gpus or len(ray.nodes())) if workers is None else workers
+        _check_size(workers, gpus, cpus)
+        message = _fit(spec, run, workers, gpus, cpus, observer)
+    if isinstance(message, Failed):
+        raise message.error()
+    assert isinstance(message, Finished)  # noqa: S101  # the only other thing that `_work` says
+    return message.result()
+
+
+def _fit(spec: RunSpec, run: RunFolder, workers: int, gpus: int, cpus: int, observer: TrainObserver | None) -> Message:
+    """What the main worker says at the end."""
     try:
-        import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
     except ImportError as error:
-        raise MissingDependencyError("--on ray needs Ray: pip install 'tunesmith[ray]'") from error
+        raise MissingDependencyError("--on ray needs Ray Train: pip install 'tunesmith[ray]'") from error
 
-    run = RunFolder(Path(spec.output))
-    check_output(run, spec, resume=resume)
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    cluster: Any = ray  # its types leave out most of it
-    gpus, cpus = (int(cluster.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
-    workers = (gpus or len(cluster.nodes())) if workers is None else workers
-    _check_size(workers, gpus, cpus)
     state = run.root.resolve().parent / f".{run.root.name}.ray"  # Ray's own, and what the main worker says
     said = state / "said.json"
     trainer = TorchTrainer(
@@ -73,15 +77,11 @@ def train_on_ray(
     try:
         with _followed(run, observer):
             trainer.fit()
-        message = decode(said.read_bytes())
+        return decode(said.read_bytes())
     except Exception as error:
         raise RunError(f"the workers were lost {RESTARTS + 1} times; go on with --resume ({_cause(error)})") from error
     finally:
         shutil.rmtree(state, ignore_errors=True)
-    if isinstance(message, Failed):
-        raise message.error()
-    assert isinstance(message, Finished)  # noqa: S101  # the only other thing that `_work` says
-    return message.result()
 
 
 def _work(config: dict[str, str]) -> None:
