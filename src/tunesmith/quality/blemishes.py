@@ -9,7 +9,7 @@ import re
 from ftfy.badness import is_bad
 
 from tunesmith.quality.check import Row, quote
-from tunesmith.quality.language import at_sight, both_english, language
+from tunesmith.quality.language import at_sight, is_plainly_english, language
 from tunesmith.quality.signs import signs_in
 from tunesmith.quality.task import CODE, parses
 
@@ -106,9 +106,11 @@ def echo(row: Row, output: str) -> str | None:
 
 def may_differ_in_language(asked: str, said: str) -> bool:
     """Whether an answer may be in another language than its question, as far as can be told without a model."""
-    if both_english(asked, said) or (answered := at_sight(said)) == "":
+    answered = "en" if is_plainly_english(said) else at_sight(said)
+    if answered == "":
         return False
-    return (question := at_sight(asked)) != "" and (answered is None or answered != question)
+    question = "en" if is_plainly_english(asked) else at_sight(asked)
+    return question != "" and (answered is None or answered != question)
 
 
 def other_language(asked: str, said: str) -> str | None:

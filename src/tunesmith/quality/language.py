@@ -71,17 +71,14 @@ def at_sight(text: str) -> str | None:
     return None
 
 
-def both_english(one: str, other: str) -> bool:
-    """Whether two texts are plainly English: a shortcut, which only says no in doubt."""
-    return _plainly_english(compared(one)) and _plainly_english(compared(other))
-
-
 def _is_english(text: str) -> bool:
     words = text.lower().split()
     return len(ENGLISH.intersection(words)) >= FEWEST_ENGLISH and OTHER.isdisjoint(words)
 
 
-def _plainly_english(text: str) -> bool:
+def is_plainly_english(text: str) -> bool:
+    """A shortcut that most English texts take, and a few that quote an English title."""
+    text = compared(text)
     if " the " in text:
         for word in WITH_THE:  # a loop: `any` over a generator costs as much again
             if word in text:
