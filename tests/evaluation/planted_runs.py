@@ -77,7 +77,14 @@ def losses(
 
 
 def rewards(
-    reward: Shape, kl: Shape, length: Shape, held_out: Shape | None = None, *, steps: int = 60, seed: int = 0
+    reward: Shape,
+    kl: Shape,
+    length: Shape,
+    held_out: Shape | None = None,
+    *,
+    answer_loss: Shape = lambda t: 2.0,
+    steps: int = 60,
+    seed: int = 0,
 ) -> list[Event]:
     """The events of a run with an online objective."""
     draw = random.Random(seed)
@@ -92,7 +99,8 @@ def rewards(
         events.append(StepEvent(step, 0.0, 1e-5, 1.0, 100, 10, 0.1, share, measures))
         if held_out is not None and step % (steps // 6) == 0:
             value = held_out(share) + draw.gauss(0, 0.02)
-            events.append(EvalEvent(step, -value, 500, 0.1, False, {"reward": value}))
+            quality = answer_loss(share) + draw.gauss(0, 0.02)
+            events.append(EvalEvent(step, -value, 500, 0.1, False, {"reward": value, "answer_loss": quality}))
     return [*events, EndEvent(steps, "finished", None, 10.0)]
 
 
@@ -358,6 +366,9 @@ def model_cases() -> list[Case]:
         _but("reward hacked: runs away from the reference", "reward hacking", events=rewards(
             lambda t: 2 * t, lambda t: 3 * t * t, lambda t: 50, seed=2
         )),
+        _but("reward hacked: held-out quality falls", "reward hacking", events=rewards(
+            fall(0, 2), lambda t: 0.2 * t, lambda t: 40, fall(0, 0.8), answer_loss=lambda t: 2 + 3 * t, seed=3
+        )),
     ]  # fmt: skip
 
 
@@ -405,7 +416,7 @@ def healthy_cases(folder: Path) -> list[Case]:
         ("rewards rise, near the reference", rewards(fall(0, 1), lambda t: 0.15 * t, lambda t: 50 + 5 * t)),
         (
             "rewards rise on held-out prompts too",
-            rewards(fall(0, 1), lambda t: 0.1, lambda t: 50, fall(0, 0.8), seed=1),
+            rewards(fall(0, 1), lambda t: 0.1, lambda t: 50, fall(0, 0.8), answer_loss=fall(2, 1.5), seed=1),
         ),
         ("rewards stay flat", rewards(lambda t: 0.4, lambda t: 0.02, lambda t: 50 - 5 * t, seed=2)),
     ]

@@ -3,7 +3,8 @@
 Reward hacking: the reward rises while what it stands for does not. The true quality is not measured during training,
 but what gives it away is: the policy runs far from its reference (Gao et al. 2022, https://arxiv.org/abs/2210.10760,
 where true reward turns over as the KL divergence grows), replies swell or collapse in length (Singhal et al. 2023,
-https://arxiv.org/abs/2310.03716), or the reward on held-out prompts falls while the training reward rises.
+https://arxiv.org/abs/2310.03716), the data's own replies to held-out prompts become unlikely, or the reward on those
+prompts falls while the training reward rises.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,9 @@ FAR = 0.5
 SWOLLEN = 1.75
 """Replies that got longer by this factor, or shorter by its inverse."""
 
+UNLEARNED = 0.5
+"""Nats per token by which the loss on the data's own held-out replies rises: they are 1.6 times as unlikely."""
+
 SURE = 3.0
 """Standard errors by which the mean of the last third must exceed that of the first to be a rise."""
 
@@ -33,13 +37,14 @@ MEND = "Raise objective.beta (the KL penalty), lower the learning rate, stop ear
 class RewardCurves:
     """By step: mean reward; and, empty where not recorded, KL in nats per token, and reply length in tokens.
 
-    `held_out` is the mean reward on held-out prompts, by evaluation.
+    By evaluation: `held_out` is the mean reward on held-out prompts, `answer_loss` the loss on the data's own replies.
     """
 
     reward: tuple[float, ...]
     kl: tuple[float, ...] = ()
     length: tuple[float, ...] = ()
     held_out: tuple[float, ...] = ()
+    answer_loss: tuple[float, ...] = ()
 
 
 def read_rewards(events: Iterable[Event]) -> RewardCurves:
@@ -48,17 +53,19 @@ def read_rewards(events: Iterable[Event]) -> RewardCurves:
     kl: list[float] = []
     length: list[float] = []
     held_out: list[float] = []
+    answer_loss: list[float] = []
     for event in events:
         match event:
-            case EvalEvent(measures={"reward": value}):
+            case EvalEvent(measures={"reward": value} as measures):
                 held_out.append(value)
+                answer_loss += [measures["answer_loss"]] if "answer_loss" in measures else []
             case StepEvent(measures={"reward": value} as measures):
                 reward.append(value)
                 kl += [measures["kl"]] if "kl" in measures else []
                 length += [measures["completions/mean_length"]] if "completions/mean_length" in measures else []
             case _:
                 pass
-    return RewardCurves(tuple(reward), tuple(kl), tuple(length), tuple(held_out))
+    return RewardCurves(tuple(reward), tuple(kl), tuple(length), tuple(held_out), tuple(answer_loss))
 
 
 def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
@@ -83,6 +90,9 @@ def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
     if overfitted:
         evidence += f"; on held-out prompts {max(curves.held_out):.3g}, then {curves.held_out[-1]:.3g}"
         signs.append("the reward on held-out prompts falls")
+    if curves.answer_loss and curves.answer_loss[-1] > min(curves.answer_loss) + UNLEARNED:
+        evidence += f"; loss on the data's own replies {min(curves.answer_loss):.3g}, then {curves.answer_loss[-1]:.3g}"
+        signs.append("the data's own replies become unlikely")
     if not _rose(first, last) or not signs:
         return VerdictEvent(step, "reward hacking", "good", "No sign of reward hacking.", "", evidence)
     grave = overfitted or len(signs) > 1
