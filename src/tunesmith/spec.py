@@ -5,7 +5,6 @@ Values outside the field's typical range are legal but warned about (`range_warn
 is no time to argue with a tool that knows better.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from tunesmith.errors import SpecError
+from tunesmith.spec_errors import describe, describe_yaml
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -299,7 +299,7 @@ def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> RunSpec:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SpecError(_yaml_message(path, error)) from error
+        raise SpecError(describe_yaml(error, path)) from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: a run spec is a YAML mapping with the keys {', '.join(RunSpec.model_fields)}")
     for override in overrides:
@@ -313,7 +313,7 @@ def parse_spec(values: dict[str, Any], name: str = "spec", document: yaml.Node |
         return RunSpec.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = [_describe(name, document, problem) for problem in problems[:2]]
+        lines = [describe(problem, name, document, RunSpec, OBJECTIVES) for problem in problems[:2]]
         if len(problems) > 2:
             lines[1] += f" (and {len(problems) - 2} more)"
         raise SpecError("\n".join(lines)) from error
@@ -344,71 +344,3 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         target[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"--set {override}: the value is not valid YAML") from error
-
-
-def _describe(name: str, document: yaml.Node | None, problem: Any) -> str:
-    # pydantic puts the branch of a union into the location ("list[str]"); people know only the keys.
-    keys = [part for part in problem["loc"] if isinstance(part, int) or str(part).isidentifier()]
-    known = _known_keys(keys[:-1])
-    if keys[:1] == ["objective"] and keys[1:2] and keys[1] in OBJECTIVES:
-        del keys[1]
-    where = _position(document, keys)
-    key = ".".join(str(part) for part in keys) or "the spec"
-    prefix = f"{name}:{where}: {key}" if where else f"{name}: {key}"
-    match problem["type"]:
-        case "extra_forbidden":
-            return f"{prefix}: unknown key{_suggestion(keys[-1], known)}"
-        case "missing":
-            return f"{prefix}: required, and missing"
-        case "union_tag_not_found" | "union_tag_invalid":
-            return f"{prefix}.kind: one of {', '.join(OBJECTIVES)} is required"
-        case "value_error":
-            return f"{prefix}: {problem['ctx']['error']}"
-        case _:
-            message = problem["msg"].removeprefix("Input should be ")
-            return f"{prefix}: found {problem['input']!r}; expected {message}"
-
-
-def _suggestion(key: Any, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; known keys: {', '.join(known)}" if known else ""
-
-
-def _known_keys(sections: list[Any]) -> list[str]:
-    model: Any = RunSpec
-    for section in sections:
-        if section in OBJECTIVES:
-            model = OBJECTIVES[section]
-            continue
-        annotation = model.model_fields[section].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
-
-
-def _position(node: yaml.Node | None, keys: list[Any]) -> str:
-    """`line:column` of the deepest key that exists in the document, or an empty string."""
-    mark = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(key)), None)
-            if pair is None:
-                break
-            mark, node = pair[0].start_mark, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            mark = node.start_mark
-        else:
-            break
-    return f"{mark.line + 1}:{mark.column + 1}" if mark else ""
-
-
-def _yaml_message(path: Path, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-    problem = getattr(error, "problem", None) or "cannot be parsed"
-    return f"{path}{where}: not valid YAML: {problem}"
