@@ -19,8 +19,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from tunesmith.errors import ModelError
 from tunesmith.evaluation import generate as module
 from tunesmith.evaluation.generate import end_tokens, generate
+from tunesmith.models.generation import continue_tokens
 
 
 def some_prompts(count: int) -> list[list[int]]:
@@ -137,3 +139,21 @@ def test_soft_tokens_stand_before_each_prompt_of_a_batch_unless_they_are_off(
         with soft.disable_adapter():
             assert generate(soft, tokenizer, prompts, max_new_tokens=8) == base
         assert generate(soft, tokenizer, prompts, max_new_tokens=8) != base
+
+
+def test_replies_that_do_not_fit_into_memory_together_are_made_in_halves(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(model: Any, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(input_ids) > rows:
+            raise torch.OutOfMemoryError
+        return continue_tokens(model, input_ids, *rest)
+
+    prompts = some_prompts(7)
+    expected = generate(model, tokenizer, prompts, max_new_tokens=4)
+    monkeypatch.setattr(module, "continue_tokens", small)
+    rows = 2
+    assert generate(model, tokenizer, prompts, max_new_tokens=4) == expected
+    rows = 0
+    with pytest.raises(ModelError, match="a reply to one prompt does not fit"):
+        generate(model, tokenizer, prompts, max_new_tokens=4)

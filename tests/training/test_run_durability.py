@@ -12,8 +12,9 @@ from tiny_models import make_model, make_rows
 from tunesmith.errors import StorageError, TrainingError
 from tunesmith.run_folder import RunFolder
 from tunesmith.training import checkpoint as checkpoint_module
+from tunesmith.training.batches import MicroBatch
 from tunesmith.training.engine import EXPLODED, Engine, make_optimizer
-from tunesmith.training.events import StepEvent
+from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.objectives import Loss
 from tunesmith.training.objectives.sft import Sft
 from tunesmith.training.run import train
@@ -23,7 +24,10 @@ def steps(run: RunFolder) -> list[int]:
     return [event.step for event in read_events(run) if isinstance(event, StepEvent)]
 
 
-def test_a_reward_function_that_raises_costs_no_step_that_was_made(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("calls", "eval_every"), [(3, 4), (3, 2)], ids=["in a step", "in a validation"])
+def test_a_reward_function_that_raises_costs_no_step_that_was_made(
+    calls: int, eval_every: int, pairs: Path, tmp_path: Path
+) -> None:
     flag = tmp_path / "mended"
     code = tmp_path / "rewards.py"
     code.write_text(
@@ -31,12 +35,12 @@ def test_a_reward_function_that_raises_costs_no_step_that_was_made(pairs: Path, 
         "calls = []\n"
         "def reward(completions):\n"
         "    calls.append(1)\n"
-        f"    if len(calls) > 3 and not pathlib.Path({str(flag)!r}).exists():\n"
+        f"    if len(calls) > {calls} and not pathlib.Path({str(flag)!r}).exists():\n"
         "        raise KeyError('price')\n"
         "    return [-len(text) for text in completions]\n"
     )
     objective = {"kind": "grpo", "reward": f"{code}:reward", "num_generations": 2, "max_completion_length": 4}
-    training = {"steps": 4, "epochs": None, "batch_size": 2, "eval_every": 4, "max_length": 96}
+    training = {"steps": 4, "epochs": None, "batch_size": 2, "eval_every": eval_every, "max_length": 96}
     spec = make_spec(pairs, tmp_path / "run", objective=objective, training=training)
     with pytest.raises(TrainingError, match=r"reward raised KeyError: 'price' \(.*rewards\.py:6\); mend it and go on"):
         train(spec)
@@ -46,6 +50,8 @@ def test_a_reward_function_that_raises_costs_no_step_that_was_made(pairs: Path, 
     flag.touch()
     assert train(spec, resume=True).reason == "finished"
     assert steps(run) == [1, 2, 3, 4]
+    evaluated = [event.step for event in read_events(run) if isinstance(event, EvalEvent)]
+    assert evaluated == list(range(0, 5, eval_every))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(
@@ -95,3 +101,34 @@ def test_an_update_that_explodes_is_not_made(factor: float) -> None:
     assert not outcome.begun
     assert not outcome.grad_norm <= EXPLODED
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "grpo"])
+def test_a_step_that_does_not_fit_is_made_in_parts_and_comes_to_the_same(
+    kind: str,
+    pairs: Path,
+    brevity: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    objective: dict[str, object] = {"kind": kind}
+    if kind == "grpo":
+        objective |= {"reward": brevity, "num_generations": 2, "max_completion_length": 2}
+    training = {"steps": 1, "epochs": None, "batch_size": 6, "max_length": 96}
+    sections = {"objective": objective, "training": training, "data": {"holdout": 0}}
+    roomy = train(make_spec(pairs, tmp_path / "roomy", **sections)).run
+
+    def small(engine: Engine, batch: MicroBatch) -> Loss:
+        if len(batch.examples) > 2:
+            raise torch.OutOfMemoryError
+        return loss(engine, batch)
+
+    loss = Engine._loss
+    monkeypatch.setattr(Engine, "_loss", small)
+    tight = train(make_spec(pairs, tmp_path / "tight", **sections)).run
+    assert "going on with micro-batches of at most" in caplog.text
+    one, other = (next(e for e in read_events(run) if isinstance(e, StepEvent)) for run in (roomy, tight))
+    assert other.loss == pytest.approx(one.loss, rel=1e-5, abs=1e-6)
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+    assert other.measures == pytest.approx(one.measures, rel=1e-4, abs=1e-6)

@@ -5,17 +5,22 @@ seed, only where a measure is defined on samples. Prompts of like length go toge
 spent on padding; a batch runs until its longest reply ends, which is what batching costs.
 """
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunesmith.errors import ModelError
 from tunesmith.models.generation import continue_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 BATCH_ROWS = 64
 BATCH_TOKENS = 16384
@@ -32,7 +37,7 @@ def generate(
     """The model's greedy reply to each prompt (token ids), in the order of `prompts`, without special tokens.
 
     A reply ends at any of `end_tokens` or after `max_new_tokens`. The settings in the model's generation config
-    (sampling, penalties) are not applied.
+    (sampling, penalties) are not applied. Raises ModelError when one row alone does not fit into memory.
     """
     replies = _continue(
         model, tokenizer, prompts, max_new_tokens, {"do_sample": False, "temperature": 1.0, "top_p": 1.0}
@@ -88,13 +93,30 @@ def _continue(
         use_cache=True,
     )
     replies: list[list[int]] = [[]] * len(prompts)
-    for batch in batches(prompts, max_new_tokens):
+    waiting = deque(batches(prompts, max_new_tokens))
+    while waiting:
+        batch = waiting.popleft()
         input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
-        with torch.inference_mode(), _contiguous_head(model):
-            said = continue_tokens(model, input_ids.to(model.device), mask.to(model.device), settings)
-        for row, tokens in zip(batch, said.tolist(), strict=True):
+        try:
+            with torch.inference_mode(), _contiguous_head(model):
+                said = continue_tokens(model, input_ids.to(model.device), mask.to(model.device), settings).tolist()
+        except torch.OutOfMemoryError as error:
+            waiting.extendleft(_halves(batch, error))
+            continue
+        for row, tokens in zip(batch, said, strict=True):
             replies[row] = tokens
     return replies
+
+
+def _halves(batch: list[int], error: torch.OutOfMemoryError) -> tuple[list[int], list[int]]:
+    """The batch as two that need half the memory each. Raises ModelError when one row alone is too much."""
+    if len(batch) == 1:
+        raise ModelError(
+            "a reply to one prompt does not fit into the device's memory; allow fewer tokens, or take a smaller model"
+        ) from error
+    log.warning("out of memory: generating %s replies in two halves", len(batch))
+    torch.cuda.empty_cache()
+    return batch[: len(batch) // 2], batch[len(batch) // 2 :]
 
 
 @contextmanager

@@ -31,7 +31,8 @@ class Progress(Struct, frozen=True):
     """How far a run is after `step` optimizer steps.
 
     `rows_digest` identifies the rendered training rows; `events_bytes` is the event log's length; `tokens` and
-    `seconds` are those of all training steps, across resumptions.
+    `seconds` are those of all training steps, across resumptions. Not `validated`: the validation that was due after
+    this step could not be made.
     """
 
     rows_digest: str
@@ -42,6 +43,7 @@ class Progress(Struct, frozen=True):
     tokens: int = 0
     seconds: float = 0.0
     events_bytes: int = 0
+    validated: bool = True
 
 
 class Checkpoints:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from tunesmith.errors import TrainingError
+from tunesmith.errors import ModelError, TrainingError
 from tunesmith.spec import TrainingSpec
 from tunesmith.training import ranks
 from tunesmith.training.batches import step_rows, steps_per_epoch
@@ -61,7 +61,7 @@ def run_loop(
     Raises TrainingError when the loss is not finite (after a checkpoint of the state before it).
     """
     times = timetable(spec, len(data.train))
-    if progress.step == 0:
+    if progress.step == 0 or not progress.validated:
         progress = _validate(engine, data, log, progress)
     while (reason := _reason_to_stop(progress, spec, times, interrupted)) is None:
         started = time.perf_counter()
@@ -101,7 +101,8 @@ def run_loop(
             )
         )
         if progress.step % times.eval_every == 0 or progress.step == times.total_steps:
-            progress = _validate(engine, data, log, progress)
+            with _checkpoint_on_error(checkpoints, log, replace(progress, validated=False)):
+                progress = _validate(engine, data, log, progress)
         for verdict in live_signals(log.events):
             log.record(verdict)
         if progress.step % spec.checkpoint_every == 0 or progress.step == progress.best_step:
@@ -130,6 +131,7 @@ def _validate(engine: Engine, data: TrainingData, log: EventLog, progress: Progr
     best = progress.step > 0 and (progress.best_loss is None or result.loss < progress.best_loss)
     supervised = sum(int(row.supervised[1:].sum()) for example in data.validation for row in example.rows)
     log.record(EvalEvent(progress.step, result.loss, supervised, seconds, best, dict(result.measures)))
+    progress = replace(progress, validated=True)
     if best:
         return replace(progress, best_step=progress.step, best_loss=result.loss, evals_since_best=0)
     return replace(progress, evals_since_best=progress.evals_since_best + (progress.step > 0))
@@ -142,10 +144,10 @@ def _save(checkpoints: Checkpoints, log: EventLog, progress: Progress) -> None:
 
 @contextmanager
 def _checkpoint_on_error(checkpoints: Checkpoints, log: EventLog, progress: Progress) -> Iterator[None]:
-    """A step that cannot be made (its reward function raised, a row does not fit) loses none of those before it."""
+    """What cannot be done (a reward function raises, a row does not fit) loses none of the steps before it."""
     try:
         yield
-    except TrainingError:
+    except (TrainingError, ModelError):
         _save(checkpoints, log, progress)
         raise
 
