@@ -321,6 +321,7 @@ def test_a_wrong_completion_request_names_the_parameter(client: openai.OpenAI, c
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": [{"role": "user", "content": "word " * 3000}]}, "messages"),
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
         ({"stop": ""}, "stop"),
         ({"messages": [1]}, "messages[0]"),
         ({"tools": []}, "tools"),

@@ -49,7 +49,8 @@ def test_what_is_shared_can_be_asked_until_it_no_longer_is(
 
 def test_what_cannot_be_shared_is_refused(client: openai.OpenAI, job: FineTuningJob) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
-    for model in ("embedded", "ft:embedded:tester::00000000", f"{job.fine_tuned_model}:ckpt-step-999"):
+    checkpoints = [f"{job.fine_tuned_model}:ckpt-step-{step}" for step in (999, "9" * 5000, "one")]
+    for model in ("embedded", "ft:embedded:tester::00000000", *checkpoints):
         with pytest.raises(openai.NotFoundError):
             permissions.create(model, project_ids=["friend"])
     with pytest.raises(openai.BadRequestError) as error:

@@ -17,6 +17,7 @@ from tunesmith.server.adapters import Adapter
 from tunesmith.server.checkpoint_adapter import checkpoint_adapter, remove_checkpoint_adapters
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import Generator
+from tunesmith.server.numbers import whole_number
 from tunesmith.server.records import ModelRecord
 from tunesmith.server.settings import ServerSettings
 from tunesmith.server.store import Store
@@ -118,7 +119,8 @@ class Catalogue:
         base = str(folder.base) if folder.base.is_dir() else self.bases().get(record.base)
         adapter: Path | None = folder.run.adapter
         if checkpoint:
-            adapter = checkpoint_adapter(folder.run, int(step)) if step.isdecimal() else None
+            number = whole_number(step)
+            adapter = None if number is None else checkpoint_adapter(folder.run, number)
         if adapter is None or base is None:
             raise _missing(model_id)
         return ServedModel(model_id, base, Adapter(model_id, adapter))

@@ -22,6 +22,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.server.auth import Caller
 from tunesmith.server.errors import RequestError
 from tunesmith.server.generator import GenerationRequest, Generator, Piece, ScoreRequest
+from tunesmith.server.numbers import whole_number
 from tunesmith.server.sampling import Sampling, TokenChoice
 from tunesmith.server.service import Service
 
@@ -79,9 +80,10 @@ class GenerationBody(BaseModel):
         """The sampling settings; without a seed, a fresh one."""
         bias = {}
         for key, value in (self.logit_bias or {}).items():
-            if not key.isdecimal() or int(key) >= generator.vocabulary:
-                raise RequestError(f"logit_bias: {key} is not a token id", code="invalid_value", param="logit_bias")
-            bias[int(key)] = value
+            token = whole_number(key)
+            if token is None or token >= generator.vocabulary:
+                raise RequestError(f"logit_bias: {key:.20} is not a token id", code="invalid_value", param="logit_bias")
+            bias[token] = value
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,

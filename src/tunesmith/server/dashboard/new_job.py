@@ -21,6 +21,7 @@ from tunesmith.server.dashboard.pages import page
 from tunesmith.server.errors import RequestError
 from tunesmith.server.graders.data import Grader
 from tunesmith.server.jobs import JobRequest
+from tunesmith.server.numbers import whole_number
 from tunesmith.server.service import Service
 
 router = APIRouter(prefix=HOME, route_class=PageRoute)
@@ -119,8 +120,9 @@ def _request(choices: Choices) -> JobRequest:
         raise RequestError("Training file: choose one")
     if choices.method not in METHOD_LABELS:
         raise RequestError(f"Method: {choices.method} is not known")
-    if choices.seed and not choices.seed.isdecimal():
-        raise RequestError("Seed: give a whole number, or leave it empty")
+    seed = whole_number(choices.seed)
+    if choices.seed and seed is None:
+        raise RequestError("Seed: give a whole number of up to 15 digits, or leave it empty")
     asked = {
         "n_epochs": choices.epochs.strip() or "auto",
         "batch_size": choices.batch_size.strip() or "auto",
@@ -134,7 +136,7 @@ def _request(choices: Choices) -> JobRequest:
         hyperparameters=_checked(HYPERPARAMETERS[choices.method], asked),
         grader=_grader(choices) if choices.method == "reinforcement" else None,
         suffix=choices.suffix.strip() or None,
-        seed=int(choices.seed) if choices.seed else None,
+        seed=seed,
     )
 
 
