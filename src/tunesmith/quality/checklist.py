@@ -7,12 +7,10 @@ side by side. A check is registered by listing it here.
 import gc
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.quality.balance import balance
 from tunesmith.quality.check import Profile, ProfileCheck, RowCheck, RowTexts, worst
@@ -33,14 +31,18 @@ from tunesmith.quality.size import size
 from tunesmith.quality.task import TaskInference
 from tunesmith.quality.tokens import TokensCheck
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 APART_FROM_ROWS = 4_000
 """Below this many rows one process has judged before others have started."""
 
 APART_UP_TO_ROWS = 2_000_000
 """Above this many rows the judges take turns: each needs about 100 bytes a row while it sorts."""
 
-COMPARING: frozenset[ProfileCheck] = frozenset({diversity, contradictions, duplicates, leakage})
-"""The checks whose judgement takes long."""
+LOOKING: frozenset[ProfileCheck] = frozenset({diversity, leakage})
+COMPARING: frozenset[ProfileCheck] = frozenset({contradictions, duplicates})
+"""The checks whose judgement takes long; the latter share the rows' sketches, which take all cores."""
 
 
 def check(
@@ -127,38 +129,49 @@ def _checklist(
 
 
 def _judge(checklist: Sequence[RowCheck[Any] | ProfileCheck], profile: Profile, workers: int) -> list[Finding]:
-    """What every check says, in their order; those that compare rows side by side, where there is much to compare."""
-    apart = [item for item in checklist if callable(item) and item in COMPARING]
-    if workers == 1 or not APART_FROM_ROWS <= len(profile.rows) <= APART_UP_TO_ROWS or sys.platform != "linux":
-        apart = []
-    if apart:
+    """What every check says, in their order; those that take long side by side, where there is much to compare."""
+    judges = [item for item in checklist if callable(item)]
+    waiting: dict[ProfileCheck, Callable[[], tuple[Finding, ...]]] = {}
+    if workers > 1 and APART_FROM_ROWS <= len(profile.rows) <= APART_UP_TO_ROWS and sys.platform == "linux":
+        waiting |= {judge: _aside(judge, profile) for judge in judges if judge in LOOKING}
         _ = profile.rows.sketches  # on all cores, and before the judges that share them go their ways
-    # Forked, a judge sees the spilled rows without a copy of them being sent.
-    with (
-        ProcessPoolExecutor(workers, get_context("fork"), _share_profile, (profile,))
-        if apart
-        else nullcontext() as pool
-    ):
-        waiting = {item: pool.submit(_judge_shared, item) for item in apart} if pool is not None else {}
-        findings: list[Finding] = []
-        for item in checklist:
-            if not callable(item):
-                findings += item.findings(profile)
-            else:
-                findings += waiting[item].result() if item in waiting else item(profile)
+        waiting |= {judge: _aside(judge, profile) for judge in judges if judge in COMPARING}
+    findings: list[Finding] = []
+    for item in checklist:
+        if not callable(item):
+            findings += item.findings(profile)
+        else:
+            findings += waiting[item]() if item in waiting else item(profile)
     return findings
 
 
-_shared_profile: list[Profile] = []
+def _aside(judge: ProfileCheck, profile: Profile) -> Callable[[], tuple[Finding, ...]]:
+    """Start `judge` in a process of its own; what is returned waits for its findings, and raises what it raised."""
+    context = get_context("fork")  # so that it sees the spilled rows without a copy of them being sent
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_send_findings, args=(judge, profile, sending))
+    process.start()
+    sending.close()
+
+    def findings() -> tuple[Finding, ...]:
+        try:
+            outcome: tuple[Finding, ...] | Exception = receiving.recv()
+        except EOFError:  # the process was killed
+            return judge(profile)
+        process.join()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return findings
 
 
-def _share_profile(profile: Profile) -> None:
+def _send_findings(judge: ProfileCheck, profile: Profile, sending: "Connection") -> None:
     gc.freeze()  # what the parent made is not looked through, and so not copied, at every collection
-    _shared_profile[:] = [profile]
-
-
-def _judge_shared(item: ProfileCheck) -> tuple[Finding, ...]:
-    return item(_shared_profile[0])
+    try:
+        sending.send(judge(profile))
+    except Exception as error:  # noqa: BLE001  # raised where it is waited for
+        sending.send(error)
 
 
 def read_texts(file: str) -> RowTexts:
