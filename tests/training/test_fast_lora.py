@@ -11,7 +11,7 @@ from torch import nn
 
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
-from tunesmith.training.fast_lora import FastLinear, use_fast_lora
+from tunesmith.training.fast_lora import FastLinear, project, use_fast_lora
 
 
 def a_layer(dtype: torch.dtype, bias: bool, **options: object) -> nn.Module:
@@ -76,3 +76,23 @@ def test_every_adapted_layer_of_a_model_is_taken() -> None:
     use_fast_lora(model)
     kinds = {type(module) for module in model.modules() if isinstance(module, Linear)}
     assert kinds == {FastLinear}
+
+
+def test_layers_that_learn_in_full_share_one_narrow_copy_of_their_input() -> None:
+    layers = [torch.nn.Linear(32, width) for width in (32, 16, 16)]
+    x = torch.randn(9, 32, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = [layer(x) for layer in layers]
+        (by_x,) = torch.autograd.grad(sum(output.float().sum() for output in expected), x)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = project(x, layers)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert len({tensor.data_ptr() for tensor in kept if tensor.shape == x.shape}) == 1
+    (by_input,) = torch.autograd.grad(sum(output.float().sum() for output in found), x)
+    torch.testing.assert_close(by_input, by_x, rtol=2e-2, atol=2e-2)

@@ -22,6 +22,7 @@ from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, 
 from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.fast_lora import use_fast_lora
 from tunesmith.training.forest_attention import planted_where_possible, use_forest_attention
+from tunesmith.training.lanes import FEW_PARAMETERS, learning_share
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 from tunesmith.training.sharding import is_sharded, whole
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 CPU_TOKENS = 2048
 """Of a forest on a CPU: its products are as fast on fewer tokens than a GPU's, which halves the activations' memory."""
+
+CPU_TOKENS_IN_FULL = 1024
+"""The same where all parameters learn: autograd keeps more of each token then, beside gradients and moments."""
 
 EXPLODED = 1e4
 """Gradient norms above this many times `max_grad_norm` are not clipped but end the run: their direction is noise."""
@@ -92,8 +96,10 @@ class Engine:
             use_fast_layers(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
-        smaller = self._planted and device.type == "cpu"
-        self._token_budget = min(micro_batch_tokens, CPU_TOKENS) if smaller else micro_batch_tokens
+        self._token_budget = micro_batch_tokens
+        if self._planted and device.type == "cpu":
+            few = learning_share(model) <= FEW_PARAMETERS
+            self._token_budget = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).

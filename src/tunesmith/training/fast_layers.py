@@ -10,7 +10,9 @@ import functools
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
+from transformers.activations import SiLUActivation
 
 from tunesmith.training.fast_lora import project
 from tunesmith.training.forest_attention import forest_attention
@@ -38,7 +40,8 @@ def _norm(module: Any, hidden_states: Tensor) -> Tensor:
 
 def _feed_forward(module: Any, x: Tensor) -> Tensor:
     gate, up = project(x, (module.gate_proj, module.up_proj))
-    output: Tensor = module.down_proj(module.act_fn(gate) * up)
+    product = _SwiGlu.apply(gate, up) if type(module.act_fn) is SiLUActivation else module.act_fn(gate) * up  # type: ignore[no-untyped-call]
+    output: Tensor = module.down_proj(product)
     return output
 
 
@@ -84,6 +87,21 @@ class _RmsNorm(torch.autograd.Function):
         # Of the gradient, what points along x would only change its length, which the norm takes away.
         by_normed.addcmul_(wide, along.mul_(inverse).mul_(inverse).div_(-x.shape[-1]))
         return by_normed.mul_(inverse).to(x.dtype), by_weight, None
+
+
+class _SwiGlu(torch.autograd.Function):
+    """silu(gate) · up (https://arxiv.org/abs/2002.05202); silu(gate) is computed again instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        by_gate = torch.ops.aten.silu_backward(upstream[0] * up, gate)
+        return by_gate, F.silu(gate).mul_(upstream[0])
 
 
 class _Rotary(torch.autograd.Function):

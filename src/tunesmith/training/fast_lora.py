@@ -57,6 +57,8 @@ def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """What each of `layers` makes of the same `x`."""
     plain = [(layer, name) for layer in layers if isinstance(layer, FastLinear) and (name := layer.plain_adapter())]
     if len(plain) < len(layers) or len({layer.base_layer.weight.dtype for layer, _ in plain}) > 1:
+        if all(type(layer) is nn.Linear for layer in layers) and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once: each layer would keep a copy of its own
         return tuple(layer(x) for layer in layers)
     matrices = []
     for layer, name in plain:

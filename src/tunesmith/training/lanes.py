@@ -54,13 +54,17 @@ class Lanes:
 
 def possible_lanes(model: nn.Module) -> int:
     """Lanes for running `model`: the cores of a CPU, unless gradients are asked of more than a few parameters."""
-    parameters = list(model.parameters())
-    if parameters[0].device.type != "cpu" or is_sharded(model):
+    if next(model.parameters()).device.type != "cpu" or is_sharded(model):
         return 1
-    learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    if torch.is_grad_enabled() and learning > FEW_PARAMETERS * sum(parameter.numel() for parameter in parameters):
+    if torch.is_grad_enabled() and learning_share(model) > FEW_PARAMETERS:
         return 1
     return torch.get_num_threads()
+
+
+def learning_share(model: nn.Module) -> float:
+    """Of the parameters of `model`, those that learn."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, learns in sizes if learns) / sum(size for size, _ in sizes)
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
