@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from tunesmith.errors import MissingDependencyError, SpecError
 from tunesmith.run_folder import RunFolder
@@ -60,6 +61,30 @@ def test_a_tracker_that_fails_is_switched_off_and_the_run_goes_on(
     assert [record.message for record in caplog.records].count(
         "training.report_to: tensorboard failed and is switched off: no network"
     ) == 1
+
+
+def test_a_tracker_that_cannot_start_is_switched_off_and_the_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class LoggedOut:
+        """What Accelerate's tracker of a service is when nobody is logged in."""
+
+        name, requires_logging_directory = "wandb", False
+
+        def __init__(self, title: str) -> None:
+            assert title == tmp_path.name
+
+        def start(self) -> None:
+            raise PermissionError("No API key configured")
+
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", LoggedOut)
+    seen: list[Any] = []
+    with Trackers(spec("wandb"), RunFolder(tmp_path), seen.append) as told:
+        told(STEP)
+    assert seen == [STEP]
+    assert [record.message for record in caplog.records] == [
+        "training.report_to: wandb failed and is switched off: No API key configured"
+    ]
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Experiment trackers (`training.report_to`): each event that is on the disk is told to them too.
 
 They are Accelerate's, so a name means what it means everywhere else; the run's own record stays `events.jsonl`.
-A tracker that fails while training is switched off with a warning: hours of work are worth more than their picture.
+A tracker that fails (no network, nobody logged in) is switched off with a warning: hours of work are worth more than
+their picture.
 """
 
 import logging
@@ -32,29 +33,30 @@ class Trackers:
         self._trackers = [_make(name, run) for name in spec.training.report_to] if ranks.is_main() else []
 
     def __enter__(self) -> Self:
-        for tracker in self._trackers:
-            tracker.start()
-            tracker.store_init_configuration(_flat(self._spec))
+        self._each(lambda tracker: tracker.start())
+        self._each(lambda tracker: tracker.store_init_configuration(_flat(self._spec)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for tracker in self._trackers:
-            tracker.finish()
+        self._each(lambda tracker: tracker.finish())
 
     def __call__(self, event: Event) -> None:
         """Tell the trackers and the observer of one event."""
         numbers = _numbers(event)
         if numbers:
-            for tracker in tuple(self._trackers):
-                try:
-                    tracker.log(numbers, step=getattr(event, "step", None))
-                except Exception as error:  # noqa: BLE001  # whatever a service's client raises
-                    log.warning("training.report_to: %s failed and is switched off: %s", tracker.name, error)
-                    self._trackers.remove(tracker)
+            self._each(lambda tracker: tracker.log(numbers, step=getattr(event, "step", None)))
         if self._observer is not None and ranks.is_main():
             self._observer(event)
+
+    def _each(self, tell: Callable[["GeneralTracker"], None]) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                tell(tracker)
+            except Exception as error:  # noqa: BLE001  # whatever a service's client raises
+                log.warning("training.report_to: %s failed and is switched off: %s", tracker.name, error)
+                self._trackers.remove(tracker)
 
 
 def must_have_trackers(names: Sequence[str]) -> None:
