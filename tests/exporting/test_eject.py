@@ -98,7 +98,7 @@ def test_rows_to_replay_that_the_script_cannot_mix_are_refused_with_the_way_out(
 def test_the_scripts_train(tmp_path: Path) -> None:
     """One after another in a process of their own, which imports TRL once and nothing of ours."""
     pytest.importorskip("trl")
-    objectives = {"sft": "lora", "dpo": "lora", "reward": "full", "grpo": "lora"}
+    objectives = dict.fromkeys(OBJECTIVES, "lora") | {"reward": "full"}
     for name, adapter in objectives.items():
         folder = tmp_path / name
         folder.mkdir()
