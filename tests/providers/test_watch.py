@@ -185,7 +185,12 @@ def test_the_hosted_model_is_compared_with_its_base_under_the_best_prompt_too(
     openai_wire.answers = answers_when_told
     watch(run, poll_seconds=0)
     advice = tmp_path / "advice.json"
-    advice.write_text('{"recipe": {"instruction": "Answer yes or no.", "examples": 2}}')
+    unread = dict.fromkeys(("summary", "pitfall", "task", "metric", "model"), "") | {"recommendation": "fine-tune"}
+    unread |= dict.fromkeys(("steps", "would_change", "baselines", "alternatives", "notes"), ())
+    unread |= dict.fromkeys(("target", "rows", "held_out", "seconds"), 0) | {"needs": {}}
+    unread |= dict.fromkeys(("best", "diagnosis", "bits_per_byte", "pair_bits_per_byte", "training"), None)
+    best = {"instruction": "Answer yes or no.", "recipe": {"instruction": "Answer yes or no.", "examples": 2}}
+    advice.write_text(json.dumps(unread | best))
     evaluation = evaluate_hosted(run, options=Options(advice=str(advice)))
     accuracy = evaluation.metrics[0]
     assert accuracy.prompted is not None
