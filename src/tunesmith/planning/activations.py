@@ -125,26 +125,29 @@ def _chunk(shape: ModelShape, work: Workload) -> int:
 def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Logits, and in fp32 their softmax; a frozen head's loss makes its gradient here, too."""
     logits = _chunk(shape, work)
-    if method != "full":
+    if method != "full" and not shape.eager:  # whose head's output is capped, too, and computed again
         width, softmax = work.width, 4 * logits
         if work.device == "cpu":  # a part at a time, which softmax turns to fp32 in a copy of its own
             softmax = (4 if width == 4 else 8) * min(logits, CACHED_LOGITS)
         return width * logits + softmax + work.supervised * shape.hidden * width
-    return 8 * logits + (2 * shape.vocabulary * shape.hidden if work.precision == "bf16" else 0)
+    cast = work.precision == "bf16" and method == "full"
+    return 8 * logits + (2 * shape.vocabulary * shape.hidden if cast else 0)
 
 
 def logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """The fuller of the head's two passes."""
+    capped = 4 * _chunk(shape, work) if shape.eager else 0  # what the cap is undone with
     if method != "full":
-        return forward_logit_bytes(shape, method, work)
+        again = 12 * _chunk(shape, work) + capped if shape.eager else 0
+        return max(forward_logit_bytes(shape, method, work), again)
     logits, matrix = _chunk(shape, work), shape.vocabulary * shape.hidden
     several = logits < work.supervised * shape.vocabulary
     summed = 4 * matrix if several else 0  # the matrix' gradient by the chunks before
     if work.width == 2:
         # The cast matrix beside log-softmax, its gradient and the logits' gradient; or the gradient and its cast.
-        return summed + max(2 * matrix + 12 * logits, 6 * matrix)
+        return summed + max(2 * matrix + 12 * logits + capped, 6 * matrix)
     # The second chunk's sum is a new matrix: the first's gradient is a view, which autograd does not add to in place.
-    return summed + max(12 * logits, 4 * logits + 4 * matrix + summed)
+    return summed + max(12 * logits + capped, 4 * logits + 4 * matrix + summed)
 
 
 def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:

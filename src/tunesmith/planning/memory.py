@@ -132,6 +132,9 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
         backward += layer + casts // shape.layers
         if work.ranks == 1 or method != "full":  # autocast's cache lasts through the forward pass; none when sharded
             logits = max(logits, casts + forward_logit_bytes(shape, method, work))
+        if method not in ("full", "prefix", "prompt"):
+            # A frozen embedding's output is made to learn: it and its gradient stay until the next micro-batch's loss.
+            logits += 2 * shape.hidden * work.width * tokens
     else:
         activations = shape.layers * layer + casts
     if shape.eager:
