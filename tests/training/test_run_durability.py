@@ -76,6 +76,20 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(
     assert steps(run) == [1, 2, 3, 4, 5]
 
 
+def test_a_disk_that_is_full_at_the_end_keeps_what_was_trained(
+    tickets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spec = make_spec(tickets, tmp_path / "run", data={"holdout": 0}, training={"steps": 2, "epochs": None})
+    with monkeypatch.context() as patch:
+        patch.setattr("tunesmith.training.run.save_adapter", full)
+        with pytest.raises(StorageError, match=r"run/adapter: .* whole up to step 2, go on with --resume"):
+            train(spec)
+    assert train(spec, resume=True).run.adapter.is_dir()
+
+
 class Scaled(Sft):
     """A loss as steep as one likes."""
 

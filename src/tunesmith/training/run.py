@@ -217,9 +217,9 @@ def _train(
         )
         with _resumable(checkpoints):
             progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
-        if reason != "interrupted":
-            _save_trained(run, model, tokenizer, checkpoints, progress, start)
-        log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
+            if reason != "interrupted":
+                _save_trained(run, model, tokenizer, checkpoints, progress, start)
+            log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
     return RunResult(
         run=run,
         reason=reason,
