@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup, escape
 from msgspec import Struct
 
+from tunesmith.planning.figures import number
+
 WIDE, NARROW = 720, 340
 """Widths in pixels at which charts are drawn; on the page they scale a little to either side."""
 
@@ -342,7 +344,7 @@ def _x_axis(
 
 
 def _tick(value: float) -> str:
-    return f"{value:,.6g}" if abs(value) >= 1000 else f"{value:g}"
+    return f"{value:,.6g}" if abs(value) >= 1000 else number(value)
 
 
 def _both(draw: Callable[[int], Markup]) -> Markup:
