@@ -11,7 +11,7 @@ from tunesmith.planning.shapes import ModelShape
 from tunesmith.planning.workload import Method, Workload, trainable_parameters
 
 FAST_NORMS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose norms are the engine's own (`training/fast_layers.py`)."""
+"""Architectures whose norms and feed-forward gates are the engine's own (`training/fast_layers.py`)."""
 
 CHUNK_LOGITS = 2**24
 """Logits that the engine's loss holds at once."""
@@ -32,7 +32,7 @@ def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     kept = 2 if fast and width == 2 and method != "full" else 4  # the engine's keep their input as it came
     norms = kept * shape.norm_width + 8  # others in fp32, in which all compute; and its scale
     attention = width * 2 * (shape.query_width + shape.kv_width) + 4 * shape.heads  # q, k, v, output; log-sum-exp
-    mlp = 3 * width * shape.ffn_width  # gate, its activation, up
+    mlp = (2 if fast else 3) * width * shape.ffn_width  # gate, up; the engine's own computes gate's activation again
     frozen = norms + attention + mlp
     if shape.fused:  # the value is a view that keeps query and key as they were before rotation
         frozen += width * (shape.query_width + shape.kv_width)
@@ -44,8 +44,9 @@ def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
         normed = 0 if fast else 4 * shape.norm_width  # a trained norm keeps what it scales
         if width == 4:
             return frozen + normed + width * (2 * shape.hidden + shape.ffn_width)
-        # Under autocast each of q, k, v and gate, up casts the norm's output for itself.
-        return frozen + normed + width * (5 * shape.hidden + shape.ffn_width)
+        # Under autocast each of q, k, v and gate, up casts the norm's output for itself, the engine's gate and up once.
+        casts = 4 if fast else 5
+        return frozen + normed + width * (casts * shape.hidden + shape.ffn_width)
     low_rank = width * work.rank * shape.linear_layers // shape.layers
     if method == "qlora" and width == 2:  # PEFT casts each adapted layer's input for itself
         return frozen + low_rank + 2 * shape.linear_inputs // shape.layers
@@ -180,7 +181,8 @@ def update_bytes(shape: ModelShape, work: Workload) -> int:
 def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
     width = work.width
-    layer = 4 * width * (shape.ffn_width + shape.hidden)  # of a token, where nothing is kept
+    wide = 3 if fast_norms(shape, work) else 4  # gate, up, their product; the engine's own has it of gate's activation
+    layer = width * (wide * shape.ffn_width + 4 * shape.hidden)  # of a token, where nothing is kept
     rows = max(1, min(work.own_rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
     cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
     prompts = rows * (work.length - round(work.length * work.supervised_share))

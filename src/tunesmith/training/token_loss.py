@@ -70,7 +70,7 @@ class TokenLoss:
         `positions` index the flattened `input_ids` (rows, tokens); rows are padded on the right, unmasked. With a
         `forest`, `input_ids` (1, tokens) are its flat sequence.
         """
-        lanes = self._lanes()
+        lanes = Lanes(1) if forest is None else self._lanes()
         if forest is not None and self._after_head is not None and lanes.count > 1:
 
             def states_of(tokens: Tensor, places: Tensor, stretch: Stretch) -> Tensor:
