@@ -213,7 +213,9 @@ class TrainingSpec(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     activation_checkpointing: Literal["auto", "on", "off"] = Field("auto", description="auto: where memory asks for it")
-    sharding: Literal["auto", "none", "fsdp"] = Field("auto", description="of `full` parameters over several processes")
+    sharding: Literal["auto", "none", "fsdp"] = Field(
+        "auto", description="of the model over several processes; auto: of one that is trained in full"
+    )
     early_stopping: EarlyStoppingSpec | None = EarlyStoppingSpec()
     eval_every: Positive | None = Field(None, description="steps between evaluations; null: each epoch, at least 4")
     checkpoint_every: Positive = Field(50, description="steps between checkpoints")
@@ -260,10 +262,12 @@ class RunSpec(_Section):
         kto = isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto"
         if self.engine == "trl" and isinstance(self.objective, PpoSpec | RlhfSpec):
             raise ValueError(f"engine: trl has no {kind}: TRL has no PPO trainer any more; use engine: tunesmith")
-        if self.training.sharding == "fsdp" and (adapter.kind != "full" or online or kto):
+        if self.training.sharding == "fsdp" and (
+            adapter.kind not in ("full", "lora") or adapter.rewrites_base or online or kto
+        ):
             raise ValueError(
-                "training.sharding: fsdp is for adapter.kind full with sft, reward, or dpo but kto; elsewhere every "
-                "process holds the model, so use auto or none"
+                "training.sharding: fsdp is for adapter.kind full or lora (but pissa and olora) with sft, reward, or "
+                "dpo (but kto); elsewhere every process holds the model, so use auto or none"
             )
         if self.training.activation_checkpointing == "on" and adapter.kind == "prefix":
             raise ValueError(

@@ -59,14 +59,17 @@ def steps(run: RunFolder) -> list[int]:
         ("lora", {"kind": "dpo"}),
         ("lora", {"kind": "dpo", "loss_type": "kto"}),
         ("lora", {"kind": "reward"}),
+        ("lora, sharded", {"kind": "sft"}),
     ],
-    ids=["lora-sft", "sharded-sft", "sharded-dpo", "dpo", "kto", "reward"],
+    ids=["lora-sft", "sharded-sft", "sharded-dpo", "dpo", "kto", "reward", "sharded-lora-sft"],
 )
 def test_two_ranks_give_the_losses_and_weights_of_one(
     adapter: str, objective: dict[str, str], tickets: Path, pairs: Path, judged: Path, tmp_path: Path
 ) -> None:
     rows = tickets if objective["kind"] == "sft" else judged if "loss_type" in objective else pairs
-    sections = {"adapter": {"kind": adapter}, "objective": objective, "training": SETTINGS | {"batch_size": 5}}
+    adapter, _, sharded = adapter.partition(", ")
+    training = SETTINGS | {"batch_size": 5, "sharding": "fsdp" if sharded else "auto"}
+    sections = {"adapter": {"kind": adapter}, "objective": objective, "training": training}
     one = train(make_spec(rows, tmp_path / "one", **sections)).run
     both = make_spec(rows, tmp_path / "both", **sections)
     run_ranks(2, lambda: train(both) and None)
@@ -82,9 +85,10 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
 
 
 @pytest.mark.parametrize(
-    ("adapter", "sharding", "sharded"), [("full", "auto", True), ("full", "none", False), ("lora", "auto", False)]
+    ("adapter", "sharding", "sharded"),
+    [("full", "auto", True), ("full", "none", False), ("lora", "auto", False), ("lora", "fsdp", True)],
 )
-def test_only_what_is_trained_in_full_is_sharded(
+def test_what_is_trained_in_full_is_sharded_and_a_frozen_base_where_it_is_asked_for(
     adapter: str, sharding: str, sharded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(Path("rows.jsonl"), Path("run"), adapter={"kind": adapter}, training={"sharding": sharding})
@@ -94,8 +98,8 @@ def test_only_what_is_trained_in_full_is_sharded(
 
 
 def test_sharding_is_refused_where_ranks_cannot_compute_equally_often(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"training\.sharding: fsdp is for adapter\.kind full with sft"):
-        make_spec(pairs, tmp_path / "run", adapter={"kind": "lora"}, training={"sharding": "fsdp"})
+    with pytest.raises(SpecError, match=r"training\.sharding: fsdp is for adapter\.kind full or lora"):
+        make_spec(pairs, tmp_path / "run", adapter={"kind": "qlora"}, training={"sharding": "fsdp"})
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])

@@ -8,6 +8,7 @@ often as the others, or they wait for it. What is saved is whole, so that one pr
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -18,22 +19,28 @@ from tunesmith.training import ranks
 
 
 def wants_sharding(spec: RunSpec) -> bool:
-    """Whether the run's parameters are spread over its ranks: where there are several, and all parameters learn.
+    """Whether the run's model is spread over its ranks: where there are several, and all of it learns or that is asked.
+
+    A frozen base is only gathered, for each layer and pass, which saves memory and costs time.
 
     Not where ranks make replies of their own, whose lengths say how often a rank computes.
     """
     kto = isinstance(spec.objective, DpoSpec) and spec.objective.loss_type == "kto"
     evenly = spec.objective.kind in ("sft", "dpo", "reward") and not kto
-    return ranks.count() > 1 and spec.training.sharding != "none" and spec.adapter.kind == "full" and evenly
+    wanted = spec.training.sharding == "fsdp" or (spec.training.sharding == "auto" and spec.adapter.kind == "full")
+    return ranks.count() > 1 and wanted and evenly
 
 
 def shard(model: nn.Module) -> None:
-    """Spread `model` (a transformers model) over the ranks, layer by layer, in place."""
+    """Spread `model` (transformers') over the ranks, layer by layer, in place; an adapter stays whole on each."""
     whole: Any = model
+    adapter = set()
+    if isinstance(model, PeftModel):
+        adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for module in model.modules():
         if type(module).__name__ in set(whole._no_split_modules or ()):
-            fully_shard(module)
-    fully_shard(model)
+            fully_shard(module, ignored_params=adapter)
+    fully_shard(model, ignored_params=adapter)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the loss is already a part of the whole step's
