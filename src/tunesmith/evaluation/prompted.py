@@ -65,5 +65,5 @@ def _read(file: Path, kind: type[_T]) -> _T:
         raise DataError(f"{file}: cannot read: {error.strerror}; write it with tunesmith advise --write") from error
     except msgspec.DecodeError as error:
         raise RunError(
-            f"{file}: cannot be read ({error}); remove it or write it anew with tunesmith advise --write"
+            f"{file}: not what tunesmith advise --write keeps ({error}); give the file that it wrote, or write it anew"
         ) from error
