@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 from benchmarks.planted_rows import DECOYS, PERSONAL, Writer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tunesmith.dataset.shingles import Template, shingle_sets
+from tunesmith.dataset.shingles import Template, normalize, normalize_each, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
 from tunesmith.quality.pii import keys, rules, scan
 from tunesmith.quality.signs import signs_in
@@ -110,6 +112,14 @@ def test_shingles_overwritten_leave_the_set_that_cutting_them_out_leaves() -> No
         whole = shingle_sets([text], none)[0]
         assert len(whole) == len(plain)
         assert found.tolist() == sorted(set(whole.tolist()) - set(common.tolist()))
+
+
+ODD_CHARACTERS = " \t\n\r\0\x0b\x1c\x1f\x7f\x85\xa0\u2028.aAB\u00df\u0130\ufb01\u3000"
+
+
+@given(st.lists(st.text(st.sampled_from(ODD_CHARACTERS), max_size=6), max_size=6))
+def test_texts_are_normalized_together_as_one_by_one(made: list[str]) -> None:
+    assert normalize_each(made) == [normalize(text) for text in made]
 
 
 @pytest.mark.parametrize(

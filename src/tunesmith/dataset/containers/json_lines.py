@@ -52,11 +52,22 @@ def _many_at_once(rest: Iterator[bytes | Exception]) -> Iterator[Lines | Record]
     yield Lines(start, b"".join(together), rows)
 
 
-def rows_of(together: Lines) -> Iterator[Record]:
-    """The values of the lines."""
+def lines_of(together: Lines) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each behind its number in the file."""
     for number, line in enumerate(together.text.split(b"\n"), together.line):
-        if stripped := line.strip():
-            yield _row(stripped, line, number)
+        if line.strip():
+            yield number, line
+
+
+def record_of(line: bytes, number: int) -> Record:
+    """The value of line `number`."""
+    stripped = line.strip()
+    column = 1 + len(line) - len(line.lstrip())
+    try:
+        text = stripped.decode()
+    except UnicodeDecodeError as error:
+        return not_utf8(number, column, stripped, error)
+    return decode(text, number, column)
 
 
 def write(stream: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
@@ -94,12 +105,3 @@ def _spans_lines(ahead: list[bytes]) -> bool:
     if first == b"[" or first.endswith(b","):
         return rows < 2
     return rows == 0 and not is_json(first)
-
-
-def _row(stripped: bytes, line: bytes, number: int) -> Record:
-    column = 1 + len(line) - len(line.lstrip())
-    try:
-        text = stripped.decode()
-    except UnicodeDecodeError as error:
-        return not_utf8(number, column, stripped, error)
-    return decode(text, number, column)
