@@ -6,40 +6,39 @@ from transformers import Trainer
 from tunesmith.errors import TrainingError
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
-from tunesmith.training import engine as engine_module
-from tunesmith.training.batches import MicroBatch
+from tunesmith.training.batches import MICRO_BATCH_TOKENS, MicroBatch
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.objectives import Loss
 from tunesmith.training.objectives.sft import Sft
 
 
-def make_engine(model: torch.nn.Module, *, weight_decay: float = 0.01, max_grad_norm: float = 1.0) -> Engine:
+def make_engine(
+    model: torch.nn.Module, *, weight_decay: float = 0.01, micro_batch_tokens: int = MICRO_BATCH_TOKENS
+) -> Engine:
     return Engine(
         model,
         Sft(model),
         make_optimizer(model, weight_decay=weight_decay),
         device=torch.device("cpu"),
         bf16=False,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=1.0,
         seed=0,
+        micro_batch_tokens=micro_batch_tokens,
     )
 
 
-def train_one_step(token_budget: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float, dict[str, torch.Tensor]]:
-    monkeypatch.setattr(engine_module, "MICRO_BATCH_TOKENS", token_budget)
+def train_one_step(token_budget: int) -> tuple[float, float, dict[str, torch.Tensor]]:
     model = make_model()
-    engine = make_engine(model)
+    engine = make_engine(model, micro_batch_tokens=token_budget)
     engine._optimizer = torch.optim.SGD(model.parameters())  # its step is the gradient itself
     outcome = engine.step(make_rows(16), step=0, learning_rate=1.0)
     return outcome.loss, outcome.grad_norm, model.state_dict()
 
 
 @pytest.mark.parametrize("token_budget", [1, 100, 300])
-def test_micro_batches_change_neither_loss_nor_gradients_nor_the_step(
-    token_budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loss, norm, weights = train_one_step(10**6, monkeypatch)
-    other_loss, other_norm, other_weights = train_one_step(token_budget, monkeypatch)
+def test_micro_batches_change_neither_loss_nor_gradients_nor_the_step(token_budget: int) -> None:
+    loss, norm, weights = train_one_step(10**6)
+    other_loss, other_norm, other_weights = train_one_step(token_budget)
     assert other_loss == pytest.approx(loss, abs=1e-6)
     assert other_norm == pytest.approx(norm, rel=1e-5)
     for name, value in weights.items():
@@ -107,6 +106,15 @@ def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(caplog: pytes
     outcome = engine.step(rows, step=0, learning_rate=1e-3)
     assert outcome.loss == pytest.approx(expected.loss, abs=1e-6)
     assert outcome.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    assert "out of memory on cpu: going on with micro-batches of at most" in caplog.text
+
+
+def test_an_evaluation_that_does_not_fit_is_made_in_smaller_micro_batches(caplog: pytest.LogCaptureFixture) -> None:
+    rows, model = make_rows(16), make_model()
+    expected = make_engine(model).validate(rows)
+    engine = make_engine(model)
+    engine._objective = OutOfMemoryAbove(model, 100)
+    assert engine.validate(rows).loss == pytest.approx(expected.loss, abs=1e-6)
     assert "out of memory on cpu: going on with micro-batches of at most" in caplog.text
 
 

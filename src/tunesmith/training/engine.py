@@ -6,17 +6,16 @@ Everything random in a step (dropout, rollouts) comes from (seed, step), so a re
 """
 
 import contextlib
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.errors import RunError, TrainingError
+from tunesmith.errors import RunError
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_layers import use_fast_layers
@@ -25,8 +24,9 @@ from tunesmith.training.forest_attention import planted_where_possible, use_fore
 from tunesmith.training.lanes import FEW_PARAMETERS, learning_share
 from tunesmith.training.objectives import Loss, Measure, Objective, Validation
 from tunesmith.training.sharding import is_sharded, whole
+from tunesmith.training.token_budget import TokenBudget
 
-log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 CPU_TOKENS = 2048
 """Of a forest on a CPU: its products are as fast on fewer tokens than a GPU's, which halves the activations' memory."""
@@ -96,10 +96,10 @@ class Engine:
             use_fast_layers(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
-        self._token_budget = micro_batch_tokens
         if self._planted and device.type == "cpu":
             few = learning_share(model) <= FEW_PARAMETERS
-            self._token_budget = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)
+            micro_batch_tokens = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)
+        self._budget = TokenBudget(device, micro_batch_tokens)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).
@@ -134,8 +134,7 @@ class Engine:
             return self._objective.validate(examples, self._mean_loss)
 
     def _update(self, examples: Sequence[Example], seed: int, learning_rate: float) -> "_Update":
-        # A sharded rank that fails leaves the others in the middle of a layer: there is nothing to agree on.
-        with contextlib.nullcontext() if self._sharded else ranks.agreeing():
+        with self._agreeing():
             own_loss, measures = self._accumulate_gradients(examples, seed)
         ranks.add_gradients(self._learning)
         loss = sum(ranks.gather(float(own_loss)))
@@ -152,18 +151,37 @@ class Engine:
     def _accumulate_gradients(self, examples: Sequence[Example], seed: int) -> "tuple[torch.Tensor, _Measures]":
         """This rank's part of the step's loss and gradients, and of its measures."""
         weight = self._objective.weight(examples)
-        while True:
+
+        def learn() -> "tuple[torch.Tensor, _Measures]":
             torch.manual_seed(seed + ranks.index())
-            try:
-                return self._run(examples, weight, learn=True)
-            except torch.OutOfMemoryError as error:
-                self._shrink_micro_batches(examples, error)
+            self._optimizer.zero_grad()
+            return self._run(examples, weight, learn=True)
+
+        return self._fitting(examples, learn)
 
     @torch.no_grad()
     def _mean_loss(self, examples: Sequence[Example]) -> Validation:
         weight = self._objective.weight(examples)
-        own_loss, measures = self._run(examples, weight, learn=False)
+        with self._agreeing():
+            own_loss, measures = self._fitting(examples, lambda: self._run(examples, weight, learn=False))
         return Validation(sum(ranks.gather(float(own_loss))), weight, measures.gathered().means())
+
+    def _fitting(self, examples: Sequence[Example], run: Callable[[], R]) -> R:
+        """What `run` makes of this rank's share of `examples`, in smaller micro-batches where memory runs out."""
+        while True:
+            try:
+                return run()
+            except torch.OutOfMemoryError as error:
+                if self._sharded:
+                    raise RunError(
+                        f"a micro-batch of {self._budget.tokens:,} tokens does not fit into the memory of "
+                        f"{self._device}; train in more processes, lower training.max_length, or use adapter.kind: lora"
+                    ) from error
+                self._budget.halve(self._micro_batches(examples), error)
+
+    def _agreeing(self) -> contextlib.AbstractContextManager[None]:
+        """A sharded rank that fails leaves the others in the middle of a layer: there is nothing to agree on."""
+        return contextlib.nullcontext() if self._sharded else ranks.agreeing()
 
     def _run(self, examples: Sequence[Example], weight: float, *, learn: bool) -> "tuple[torch.Tensor, _Measures]":
         """The loss of this rank's part of `examples`, divided by `weight`, and its measures; to `learn`, gradients."""
@@ -195,8 +213,8 @@ class Engine:
 
     def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:
-            return planted_where_possible(self._model, examples, self._token_budget)
-        return micro_batches(examples, self._token_budget)
+            return planted_where_possible(self._model, examples, self._budget.tokens)
+        return micro_batches(examples, self._budget.tokens)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
         with self._autocast():
@@ -207,27 +225,6 @@ class Engine:
             return contextlib.nullcontext()
         # Of a sharded model, the cache of cast weights would hold all layers at once.
         return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=not self._sharded)
-
-    def _shrink_micro_batches(self, examples: Sequence[Example], error: torch.OutOfMemoryError) -> None:
-        if self._sharded:
-            raise RunError(
-                f"a micro-batch of {self._token_budget:,} tokens does not fit into the memory of {self._device}; "
-                "train in more processes, lower training.max_length, or use adapter.kind: lora"
-            ) from error
-        if all(len(batch.examples) == 1 for batch in self._micro_batches(examples)):
-            longest = max(len(row.tokens) for example in examples for row in example.rows)
-            raise TrainingError(
-                f"a row of {longest:,} tokens does not fit into the memory of {self._device}; "
-                "lower training.max_length, use adapter.kind: lora or a smaller model"
-            ) from error
-        self._token_budget //= 2
-        log.warning(
-            "out of memory on %s: going on with micro-batches of at most %s tokens, which changes no result",
-            self._device,
-            f"{self._token_budget:,}",
-        )
-        self._optimizer.zero_grad()
-        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -175,8 +176,7 @@ def _made_up(question: Any, dtype: torch.dtype) -> bool | float | int:
     return 1.0 if dtype.is_floating_point else 1
 
 
-@contextlib.contextmanager
-def _replies_at_once() -> Iterator[None]:
+def _replies_at_once() -> contextlib.AbstractContextManager[None]:
     """Sampling asks after every token whether all have ended, which fakes cannot say.
 
     One pass over the prompts fills the cache of keys and values; it grows to the length of the replies at once, and one
@@ -194,40 +194,34 @@ def _replies_at_once() -> Iterator[None]:
                 model(input_ids=prompt[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
         return [[0] * max_new_tokens] * len(prompts)
 
-    module: Any = rollouts
-    sample, module.sample = module.sample, sampled
-    try:
-        yield
-    finally:
-        module.sample = sample
+    return _replaced(rollouts, "sample", sampled)
 
 
-@contextlib.contextmanager
-def _head_by_config() -> Iterator[None]:
+def _head_by_config() -> contextlib.AbstractContextManager[None]:
     """What follows the head is found by comparing numbers, which fakes do not have: the config is believed instead."""
 
     def believed(model: Any, _head: nn.Module) -> Any:
         return list(token_loss._after_head_candidates(model.config.get_text_config()))[-1]
 
-    module: Any = token_loss
-    find, module._after_head = module._after_head, believed
-    try:
-        yield
-    finally:
-        module._after_head = find
+    return _replaced(token_loss, "_after_head", believed)
 
 
-@contextlib.contextmanager
-def _no_packed_rows() -> Iterator[None]:
+def _no_packed_rows() -> contextlib.AbstractContextManager[None]:
     """transformers looks for packed rows in the positions' values, which fakes do not have; ours are never packed.
 
     Without an answer it would build an explicit mask, and attention would then be another kernel than the engine's.
     """
     from transformers import masking_utils
 
-    look: Callable[..., Any] = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    return _replaced(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+
+
+@contextlib.contextmanager
+def _replaced(module: ModuleType, name: str, stand_in: Callable[..., Any]) -> Iterator[None]:
+    """The module with `stand_in` for its function `name`, for a while."""
+    function = getattr(module, name)
+    setattr(module, name, stand_in)
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = look
+        setattr(module, name, function)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.training.batches import Row, micro_batches
+from tunesmith.training.token_budget import TokenBudget
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -24,6 +25,7 @@ class Scores:
         head = model.get_submodule("base_model.model.score") if hasattr(model, "peft_config") else model.score
         assert isinstance(head, nn.Module)  # noqa: S101  # how transformers names a sequence classifier's head
         self._head = head
+        self._budget = TokenBudget(model.device)
 
     def of(self, input_ids: Tensor, rows: Sequence[Row]) -> Tensor:
         """The score of each of `rows`, padded on the right in `input_ids` (rows, longest); fp32 (rows,)."""
@@ -44,7 +46,9 @@ class Scores:
     def of_rows(self, rows: Sequence[Row]) -> list[float]:
         """The score of each row, without a gradient, in the order of `rows`."""
         scores: dict[int, float] = {}
-        for batch in micro_batches(rows):
-            found = self.of(batch.input_ids.to(self._model.device), batch.examples).tolist()
+        device = self._model.device
+        for batch, found in self._budget.passes(
+            rows, micro_batches, lambda batch: self.of(batch.input_ids.to(device), batch.examples).tolist()
+        ):
             scores |= {id(row): score for row, score in zip(batch.examples, found, strict=True)}
         return [scores[id(row)] for row in rows]

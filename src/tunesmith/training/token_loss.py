@@ -27,6 +27,7 @@ from tunesmith.training.forest_attention import forest_arguments, planted_where_
 from tunesmith.training.lanes import Lanes, possible_lanes
 from tunesmith.training.shared_prefix import Forest
 from tunesmith.training.stretches import Stretch, states_in_lanes, whole_forest
+from tunesmith.training.token_budget import TokenBudget
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -50,15 +51,18 @@ class TokenLoss:
         self._chunk_logits = chunk_logits
         self._made_lanes: dict[int, Lanes] = {}
         self._after_head = _after_head(model, self._head)
+        self.budget = TokenBudget(model.device)
+        """Of passes without a gradient."""
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self._model.device
 
-    def cut(self, examples: Sequence[E]) -> list[MicroBatch[E]]:
-        """Micro-batches of `examples`, laid out as the model takes them."""
-        return planted_where_possible(self._model, examples)
+    def passes(self, examples: Sequence[E]) -> Iterator[tuple[MicroBatch[E], Tensor]]:
+        """Micro-batches of `examples`, laid out as the model takes them, each with what `of` says of it."""
+        cut = functools.partial(planted_where_possible, self._model)
+        return self.budget.passes(examples, cut, lambda batch: self.of(batch.to(self.device)))
 
     def of(self, batch: MicroBatch[Example]) -> Tensor:
         """Negative log-likelihood, in nats, of the micro-batch's targets; fp32 (supervised,)."""
@@ -116,10 +120,9 @@ def token_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> list[Tensor]:
     """Log-probabilities of each row's supervised tokens, without a gradient: a tensor (supervised,) per row."""
     found: dict[int, Tensor] = {}
     indexed = [_Indexed(index, row) for index, row in enumerate(rows)]
-    for batch in token_loss.cut(indexed) if rows else []:
-        logps = -token_loss.of(batch.to(token_loss.device))
+    for batch, losses in token_loss.passes(indexed):
         counts = [int(example.row.supervised[1:].sum()) for example in batch.examples]
-        parts = zip(batch.examples, torch.split(logps, counts), strict=True)
+        parts = zip(batch.examples, torch.split(-losses, counts), strict=True)
         found |= {example.index: part for example, part in parts}
     return [found[index] for index in range(len(rows))]
 

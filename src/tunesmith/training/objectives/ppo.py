@@ -114,8 +114,10 @@ class Ppo:
         found: dict[int, tuple[Tensor, Tensor]] = {}
         training = self._model.training
         self._model.eval()
-        for batch in micro_batches(indexed):
-            logps, values = self._logps_and_values(batch.to(self._token_loss.device))
+        device = self._token_loss.device
+        for batch, (logps, values) in self._token_loss.budget.passes(
+            indexed, micro_batches, lambda batch: self._logps_and_values(batch.to(device))
+        ):
             counts = [example.rollout.tokens for example in batch.examples]
             parts = zip(batch.examples, torch.split(logps, counts), torch.split(values, counts), strict=True)
             found |= {example.index: (own, value) for example, own, value in parts}
@@ -132,7 +134,10 @@ class Ppo:
             states.append(hidden.flatten(0, 1).index_select(0, batch.positions))
 
         hook = self._lm_head.register_forward_pre_hook(keep)  # before the one that leaves only some positions
-        losses = self._token_loss.of(batch)
+        try:
+            losses = self._token_loss.of(batch)
+        finally:
+            hook.remove()
         return -losses, self.value_head(states[0].float()).squeeze(-1).float()
 
 
