@@ -87,3 +87,45 @@ def test_metadata_without_the_character_0_only(make_app: MakeApp) -> None:
     body = {"model": "embedded", "training_file": "file-x", "metadata": {"team": "a\0b"}}
     answer = make_app().post("/v1/fine_tuning/jobs", json=body)
     assert answer.json()["error"]["param"] == "metadata.team"
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ({"role": "user", "content": "?", "foo": None}, "messages[0].foo", "unknown_parameter"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "?", "cache_control": {}}]},
+            "messages[0].content[0].cache_control",
+            "unknown_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [CALL | {"index": 0}]},
+            "messages[0].tool_calls[0].index",
+            "unknown_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "", "output": 1}}]},
+            "messages[0].tool_calls[0].function.output",
+            "unknown_parameter",
+        ),
+        (
+            {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}},
+            "messages[0].function_call",
+            "unsupported_value",
+        ),
+    ],
+)
+def test_a_field_of_a_message_that_nobody_reads_is_refused(
+    make_app: MakeApp, message: dict[str, object], param: str, code: str
+) -> None:
+    answer = make_app().post("/v1/chat/completions", json={"model": "embedded", "messages": [message]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"], error["code"]) == (
+        400,
+        "invalid_request_error",
+        param,
+        code,
+    )

@@ -107,3 +107,17 @@ def test_a_move_that_is_sent_again_is_not_refused_for_being_done(
     first = client.post(path).json()
     assert client.post(path, headers=RETRY).json() == first
     assert client.post(path).status_code == 409
+
+
+def test_a_delete_that_is_sent_again_is_not_refused_for_what_it_has_done(client: TestClient, store: Store) -> None:
+    file = upload(client)
+    store.add_model("tester", "ft:x", base="embedded", job="ftjob-1")
+    store.add_model("tester", "ft:y", base="embedded", job="ftjob-2")
+    shared = store.add_permission("tester", "ft:y", "friend").id
+    for path in (f"files/{file}", "models/ft:x", f"fine_tuning/checkpoints/ft:y/permissions/{shared}"):
+        assert client.delete(f"/v1/{path}", headers=RETRY).status_code == 200
+        assert client.delete(f"/v1/{path}").status_code == 404
+        assert client.delete(f"/v1/{path}", headers=RETRY).json()["deleted"]
+    other = {"authorization": f"Bearer {create_key(store, 'other')}"}
+    assert client.delete(f"/v1/files/{file}", headers=RETRY | other).status_code == 404
+    assert client.delete("/v1/files/file-none", headers=RETRY).status_code == 404

@@ -138,8 +138,8 @@ class Catalogue:
         """Those in memory."""
         return list(self._generators.values())
 
-    def delete(self, owner: str, model_id: str) -> None:
-        """Forget a fine-tuned model and remove its weights.
+    def delete(self, owner: str, model_id: str, *, request: str | None = None) -> None:
+        """Forget a fine-tuned model and remove its weights; `request` as in the store.
 
         Raises RequestError 404, 403 for a base model, or 409 while a job that has not ended starts from it.
         """
@@ -148,7 +148,7 @@ class Catalogue:
             if model_id in self.bases():
                 raise RequestError(f"Model {model_id} is a base model and cannot be deleted", status=403, param="model")
             raise _missing(model_id)
-        self._store.delete_model(owner, model_id)
+        self._store.delete_model(owner, model_id, request=request)
         for generator in self.generators():
             generator.forget(model_id)
         folder = self._job_folder(record)

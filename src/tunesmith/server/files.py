@@ -95,10 +95,12 @@ def path_of(settings: ServerSettings, record: FileRecord) -> Path:
     return settings.files_dir / record.stored_as
 
 
-def delete_file(settings: ServerSettings, store: Store, owner: str, file_id: str) -> None:
-    """Forget a file and remove its bytes. Raises RequestError 404 or 409."""
+def delete_file(
+    settings: ServerSettings, store: Store, owner: str, file_id: str, *, request: str | None = None
+) -> None:
+    """Forget a file and remove its bytes; `request` as in the store. Raises RequestError 404 or 409."""
     record = store.get_file(owner, file_id)
-    store.delete_file(owner, file_id)
+    store.delete_file(owner, file_id, request=request)
     path_of(settings, record).unlink(missing_ok=True)
 
 

@@ -45,10 +45,9 @@ def register(settings: ServerSettings, store: Store, job: JobRecord, folder: Job
     files.add_result(
         settings, store, job.owner, file_id=result, filename="step_metrics.csv", data=metrics_csv(folder.run)
     )
-    if store.move_job(job.id, "succeeded", of_attempt=attempt, fine_tuned_model=model, result_file=result):
-        store.add_event(job.id, f"New fine-tuned model created: {model}", once="created")
-        store.add_event(job.id, "The job has successfully completed", once="succeeded")
-    elif store.job(job.id).status != "succeeded":  # cancelled at the last moment
+    said = (f"New fine-tuned model created: {model}", "The job has successfully completed")
+    ended = store.move_job(job.id, "succeeded", *said, of_attempt=attempt, fine_tuned_model=model, result_file=result)
+    if not ended and store.job(job.id).status != "succeeded":  # cancelled at the last moment
         store.delete_model(job.owner, model)
 
 

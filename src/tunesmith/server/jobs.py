@@ -91,8 +91,6 @@ def create_job(service: Service, owner: str, request: JobRequest, attempt: Attem
     digest = attempt.digest(repr(request))
     with _CREATING:
         job = _made_before(service, attempt, digest) or _add_job(service, owner, request, digest)
-    service.store.add_event(job.id, f"Created fine-tuning job: {job.id}", once="created-job")
-    service.store.add_event(job.id, f"Validating training file: {job.training_file}", once="validating")
     if job.status == "validating_files":
         service.runner.submit(job)
     return job
@@ -213,7 +211,7 @@ def job_events(service: Service, job: JobRecord) -> list[JobEvent]:
         )
         for step in step_metrics(job_folder(service, job).run)
     ]
-    return sorted([*messages, *metrics], key=lambda event: event.created_at, reverse=True)
+    return sorted([*messages, *metrics], key=lambda event: event.created_at)[::-1]  # what is as old stays in order
 
 
 def job_checkpoints(service: Service, job: JobRecord) -> list[JobCheckpoint]:
@@ -281,9 +279,8 @@ def _move(
     job = service.store.get_job(owner, job_id)
     if again and job.status == to:
         return job
-    if not service.store.move_job(job.id, to, **changes):
+    if not service.store.move_job(job.id, to, message, **changes):
         raise _refused(verb, service.store.get_job(owner, job_id))
-    service.store.add_event(job.id, message)
     return service.store.get_job(owner, job_id)
 
 

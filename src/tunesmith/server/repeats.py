@@ -1,4 +1,4 @@
-"""Requests that a client sends again because it had no answer: what the first one made is what they get.
+"""Requests that a client sends again because it had no answer: what the first one made, or deleted, is what they get.
 
 OpenAI's SDK numbers its retries (`x-stainless-retry-count`) and sends nothing else that would tell them from a new
 request, so a retry is taken for the latest one with the same owner and content. An `Idempotency-Key` says it outright.
@@ -19,7 +19,7 @@ LONGEST_KEY = 255
 
 @dataclass(frozen=True)
 class Attempt:
-    """One sending of a request of `owner`'s that makes something."""
+    """One sending of a request of `owner`'s that makes or deletes something."""
 
     owner: str
     key: str | None = None

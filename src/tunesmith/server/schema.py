@@ -99,7 +99,7 @@ made = sa.Table(
     sa.Column("thing", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
 )
-"""What requests have made, by their digest: see `repeats`."""
+"""What requests have made or deleted, by their digest: see `repeats`."""
 
 ended_sessions = sa.Table(
     "ended_sessions",

@@ -142,10 +142,8 @@ class JobRunner(DBOSConfiguredInstance):
 
     def _begin(self, job_id: str, attempt: int) -> bool:
         """Move the job to running, if this attempt may; after a restart it already is."""
-        if self._store.move_job(job_id, "running", of_attempt=attempt):
-            self._store.add_event(job_id, "Fine-tuning job started", once=f"started-{attempt}")
-            return True
-        return self._wanted(job_id, attempt)
+        began = self._store.move_job(job_id, "running", "Fine-tuning job started", of_attempt=attempt)
+        return began or self._wanted(job_id, attempt)
 
     def _wanted(self, job_id: str, attempt: int) -> bool:
         job = self._store.job(job_id)
@@ -189,10 +187,8 @@ class JobRunner(DBOSConfiguredInstance):
         storage.write_text(folder.spec, dump_spec(plan.spec))
         for number, warning in enumerate(plan.warnings):
             self._store.add_event(job.id, warning, level="warn", once=f"warning-{number}")
-        if not self._store.move_job(job.id, "queued", hyperparameters=plan.hyperparameters):
-            return False
-        self._store.add_event(job.id, "Files validated, moving job to queued state", once="queued")
-        return True
+        said = "Files validated, moving job to queued state"
+        return self._store.move_job(job.id, "queued", said, hyperparameters=plan.hyperparameters)
 
     def _input(self, job: JobRecord, file_id: str, param: str) -> Path | None:
         """The path of a job's file; None, with the job failed, when it cannot be trained on."""
@@ -259,8 +255,7 @@ class JobRunner(DBOSConfiguredInstance):
             self._fail(job_id, {"code": "internal_error", "message": "See the server's log", "param": None})
 
     def _fail(self, job_id: str, error: dict[str, str | None]) -> None:
-        if self._store.move_job(job_id, "failed", error=error):
-            self._store.add_event(job_id, str(error["message"]), level="error", once="failed")
+        if self._store.move_job(job_id, "failed", str(error["message"]), level="error", error=error):
             self._folder(job_id).drop_base()
 
     def _folder(self, job_id: str) -> JobFolder:

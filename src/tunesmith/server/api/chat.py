@@ -1,24 +1,17 @@
-"""`/v1/chat/completions`: messages in, a reply out, whole or streamed.
-
-Messages are read and rendered by the code that reads and renders training rows, so a model is asked in the form in
-which it was taught, and a wrong message is told with the same path.
-"""
+"""`/v1/chat/completions`: messages in, a reply out, whole or streamed."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.formats.fields import Problems, dotted
-from tunesmith.dataset.formats.openai import read_messages
 from tunesmith.server.api import generation, tools
 from tunesmith.server.api.dependencies import CallerOf, ServiceOf
 from tunesmith.server.api.generation import DEFAULT_MAX_TOKENS, GenerationBody, Reply
+from tunesmith.server.api.messages import read_conversation, render_prompt
 from tunesmith.server.api.tools import ToolChoice, Tools, ToolUse
 from tunesmith.server.call_reader import CallReader
 from tunesmith.server.errors import RequestError
@@ -140,38 +133,6 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
             "usage": generation.usage([asked], sum(len(reply.tokens) for reply in replies)),
         }
     )
-
-
-def read_conversation(messages: list[dict[str, Any]], offered: tuple[dict[str, Any], ...] = ()) -> Conversation:
-    """The messages, and the tools that are offered, as a conversation to go on from.
-
-    Raises RequestError with the path of what is wrong.
-    """
-    problems: Problems = []
-    read = read_messages({"messages": messages}, "messages", (), problems)
-    if problems:
-        problem = problems[0]
-        raise RequestError(
-            f"{dotted(problem.path)}: found {problem.found}; expected {problem.expected}",
-            code="invalid_value",
-            param=dotted(problem.path).removeprefix("$."),
-        )
-    try:
-        msgspec.json.encode(read)
-    except UnicodeEncodeError as error:  # JSON can spell half a character (`\ud800`); no tokenizer can
-        raise RequestError("messages: not valid Unicode text", code="invalid_value", param="messages") from error
-    conversation = Conversation(messages=read, completion_start=len(read), tools=offered)
-    tools.check_results(conversation)
-    return conversation
-
-
-def render_prompt(generator: Generator, conversation: Conversation) -> tuple[int, ...]:
-    """The tokens that ask the generator's model for the next turn. Raises RequestError."""
-    from tunesmith.dataset.render import Renderer
-
-    renderer = Renderer(generator.tokenizer)
-    tools.check_written(renderer, conversation)
-    return tuple(renderer.prompt(conversation))
 
 
 async def _chunks(

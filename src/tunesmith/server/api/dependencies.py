@@ -62,6 +62,11 @@ AttemptOf = Annotated[Attempt, Depends(attempt)]
 After = Annotated[str | None, Query(max_length=128)]
 
 
+def done_before(service: Service, attempt: Attempt, digest: str) -> bool:
+    """Whether an earlier sending of the request with this digest has done what it asks for."""
+    return service.store.find_made(digest, within_seconds=attempt.remembered_seconds) is not None
+
+
 def audit(request: Request, action: str, thing: str) -> None:
     """Record what the caller of `request` did to `thing`."""
     who: Caller = request.state.caller

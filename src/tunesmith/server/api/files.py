@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse
 
 from tunesmith.server import files
-from tunesmith.server.api.dependencies import After, AttemptOf, CallerOf, ServiceOf, audit
+from tunesmith.server.api.dependencies import After, AttemptOf, CallerOf, ServiceOf, audit, done_before
 from tunesmith.server.api.pagination import page_body
 from tunesmith.server.errors import RequestError
 from tunesmith.server.records import FileRecord
@@ -77,10 +77,12 @@ def content(service: ServiceOf, caller: CallerOf, file_id: str) -> FileResponse:
 
 
 @router.delete("/{file_id}", summary="Delete a file")
-def delete(request: Request, service: ServiceOf, caller: CallerOf, file_id: str) -> dict[str, Any]:
+def delete(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, file_id: str) -> dict[str, Any]:
     """Remove a file that no running job needs."""
-    files.delete_file(service.settings, service.store, caller.owner, file_id)
-    audit(request, "file.delete", file_id)
+    digest = attempt.digest("delete", file_id)
+    if not done_before(service, attempt, digest):
+        files.delete_file(service.settings, service.store, caller.owner, file_id, request=digest)
+        audit(request, "file.delete", file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tunesmith.server.api.dependencies import CallerOf, ServiceOf, audit
+from tunesmith.server.api.dependencies import AttemptOf, CallerOf, ServiceOf, audit, done_before
 from tunesmith.server.catalogue import ModelEntry
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
@@ -23,12 +23,14 @@ def retrieve(service: ServiceOf, caller: CallerOf, model: str) -> dict[str, Any]
 
 
 @router.delete("/{model:path}", summary="Delete a fine-tuned model")
-def delete(request: Request, service: ServiceOf, caller: CallerOf, model: str) -> dict[str, Any]:
+def delete(request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, model: str) -> dict[str, Any]:
     """Remove a fine-tuned model and its weights."""
-    service.catalogue.delete(caller.owner, model)
-    if service.backend is not None:
-        service.backend.forget(model)
-    audit(request, "model.delete", model)
+    digest = attempt.digest("delete", model)
+    if not done_before(service, attempt, digest):
+        service.catalogue.delete(caller.owner, model, request=digest)
+        if service.backend is not None:
+            service.backend.forget(model)
+        audit(request, "model.delete", model)
     return {"id": model, "object": "model", "deleted": True}
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunesmith.server.api.dependencies import After, CallerOf, ServiceOf, audit
+from tunesmith.server.api.dependencies import After, AttemptOf, CallerOf, ServiceOf, audit, done_before
 from tunesmith.server.api.pagination import page_body
 from tunesmith.server.auth import OWNER
 from tunesmith.server.errors import not_found
@@ -58,11 +58,15 @@ def list_permissions(
 
 
 @router.delete("/{model:path}/permissions/{permission_id}", summary="Stop sharing a model")
-def delete(request: Request, service: ServiceOf, caller: CallerOf, model: str, permission_id: str) -> dict[str, Any]:
+def delete(
+    request: Request, service: ServiceOf, caller: CallerOf, attempt: AttemptOf, model: str, permission_id: str
+) -> dict[str, Any]:
     """Take a permission back; it ends with the next request."""
-    if not service.store.delete_permission(caller.owner, model, permission_id):
-        raise not_found("permission", permission_id)
-    audit(request, "permission.delete", permission_id)
+    digest = attempt.digest("delete", permission_id)
+    if not done_before(service, attempt, digest):
+        if not service.store.delete_permission(caller.owner, model, permission_id, request=digest):
+            raise not_found("permission", permission_id)
+        audit(request, "permission.delete", permission_id)
     return {"id": permission_id, "object": "checkpoint.permission", "deleted": True}
 
 

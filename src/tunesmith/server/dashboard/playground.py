@@ -14,7 +14,7 @@ from tunesmith.dataset.read import read
 from tunesmith.errors import TunesmithError
 from tunesmith.server import files
 from tunesmith.server.api import generation
-from tunesmith.server.api.chat import read_conversation, render_prompt
+from tunesmith.server.api.messages import read_conversation, render_prompt
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import HEADERS, page
 from tunesmith.server.errors import RequestError
