@@ -2,16 +2,22 @@
 
 import random
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 from benchmarks.planted_rows import DECOYS, PERSONAL, Writer
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.quality.test_pii import FOUND
 
+from tunesmith.dataset.conversation import Conversation, Message, Source, ToolCall
 from tunesmith.dataset.shingles import Template, normalize, normalize_each, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
+from tunesmith.quality.check import Row
 from tunesmith.quality.pii import keys, rules, scan
+from tunesmith.quality.pii.check import PersonalData
+from tunesmith.quality.redact import redact
 from tunesmith.quality.signs import signs_in
 
 PIECES = (
@@ -52,12 +58,45 @@ def test_personal_data_is_found_as_if_every_rule_ran_over_every_text(monkeypatch
 
     monkeypatch.setattr(scan, "_numbers", all_rules)
     monkeypatch.setattr(scan, "_keys", all_keys)
-    monkeypatch.setattr(scan, "_has_date", lambda runs: True)
+    monkeypatch.setattr(scan, "_may_tell_birth", lambda text, runs: True)
+    monkeypatch.setattr(scan, "IPV6", b"")
     monkeypatch.setattr(scan, "_has_dotted_quad", lambda text, runs: True)
     plain = [[(span.kind, span.start, span.end) for span in scan.find_pii(text)] for text in texts(300)]
 
     assert sum(map(len, plain)) > 150
     assert found == plain
+
+
+def test_what_is_not_looked_at_holds_no_personal_data() -> None:
+    made = [*texts(300), *(text for text, _, _ in FOUND), "", "caf\u00e9", "token: abcd-efgh_i"]
+    may = scan.may_hold_pii([text.encode() for text in made])
+
+    assert may == [scan.may_hold_pii([text.encode()])[0] for text in made]
+    assert not any(scan.find_pii(text) for text, looked_at in zip(made, may, strict=True) if not looked_at)
+    assert 50 < sum(may) < len(made) - 50
+    assert scan.may_hold_pii([]) == []
+
+
+def test_the_check_finds_the_rows_that_the_redactor_changes() -> None:
+    number = Conversation(metadata={"phone": 2125551234}, text="a", source=Source("a.jsonl", 1, "text"))
+    called = ToolCall("mail", '{"to": "ann@example.com"}')
+    call = Message("assistant", tool_calls=(called,))
+    rejected = (Message("assistant", "Write to ann@example.com."),)
+    rows = [
+        number,
+        Conversation((call,)),
+        Conversation((Message("assistant", "a", thinking="ann@example.com"),)),
+        Conversation((Message("assistant", "a", extra={"from": "ann@example.com"}),)),
+        Conversation((Message("user", "a"), Message("assistant", "b")), rejected=rejected),
+        *(Conversation(text=text) for text in texts(100)),
+        *(Conversation((Message("user", "hi"), Message("assistant", text))) for text in texts(100)),
+    ]
+    observed = PersonalData().observe([Row(index, row, "", "") for index, row in enumerate(rows)])
+
+    found = [redact(row).found for row in rows]
+    assert all(found[:5])
+    assert observed.flags.count == sum(map(bool, found))
+    assert observed.kinds == sum(map(Counter, found), Counter())
 
 
 def test_runs_of_digits_are_those_a_pattern_finds() -> None:

@@ -8,9 +8,10 @@ import functools
 import itertools
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+import numpy as np
 from ahocorasick_rs import AhoCorasick, BytesAhoCorasick, Implementation
 from msgspec import Struct
 
@@ -36,9 +37,14 @@ KEY_RUN = b"k" * 16
 """Every kind of key has a run of this many letters, digits, hyphens and underscores; few texts have one."""
 
 HEXADECIMAL = bytes(
-    ord("h") if chr(byte) in string.hexdigits else byte if byte == ord(".") else ord(" ") for byte in range(256)
+    ord("h") if chr(byte) in string.hexdigits else byte if chr(byte) in ".:" else ord(" ") for byte in range(256)
 )
-DOTTED_MAC = b"hhhh.hhhh.hhhh"
+DOTTED_MAC, IPV6 = b"hhhh.hhhh.hhhh", b"hhh:"
+"""The shape of the one, and what the other begins with."""
+
+
+PRECEDENCE = {rule: place for place, rule in enumerate(rules.NUMBERS)}
+SIGNED_RULES = [(sign, rule) for rule in rules.NUMBERS for sign in rule.signs]
 
 
 class PiiSpan(Struct, frozen=True):
@@ -61,11 +67,32 @@ def find_pii(text: str) -> tuple[PiiSpan, ...]:
     return tuple(sorted(claimed, key=lambda span: span.start)) if claimed else ()
 
 
+DECISIVE, HINT = 5, 1
+_WEIGHTS = np.zeros(256, np.uint8)
+_WEIGHTS[list(b"0123456789@_")] = DECISIVE
+_WEIGHTS[list(b":-")] = HINT
+"""Every rule needs a digit, an @, the underscore of a key without digits, or five of the others."""
+
+
+def may_hold_pii(texts: Sequence[bytes]) -> list[bool]:
+    """Whether `find_pii` could find anything in each of many texts in UTF-8: seen at a tenth of the cost of looking."""
+    codes = np.frombuffer(b"\n".join(texts), np.uint8)
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    # All of them but _ and @ stand together in ASCII, with only the full stop and / between them.
+    is_sign = codes - np.uint8(ord("-")) <= ord(":") - ord("-")
+    is_sign &= codes != ord(".")
+    is_sign |= (codes == ord("@")) | (codes == ord("_"))
+    places = np.flatnonzero(is_sign)
+    weights = np.bincount(np.searchsorted(ends, places, side="right"), _WEIGHTS[codes[places]], len(texts))
+    may: list[bool] = (weights >= DECISIVE).tolist()
+    return may
+
+
 Runs: TypeAlias = list[tuple[int, int]]
 
 
 def _candidates(text: str) -> Iterator[PiiSpan]:
-    """Every match of every rule whose cheap test passes, in order of precedence."""
+    """Every match of every rule whose cheap test passes, in order of precedence; `may_hold_pii` knows all tests."""
     encoded = text.encode("utf-8", "surrogatepass")
     runs = _digit_runs(text, encoded)
     if "PRIVATE KEY" in text:
@@ -79,13 +106,14 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
         yield from _apply(rules.MAC_ADDRESSES[0], text)  # its digits may all be letters
     if not runs:
         return
-    if colons >= 2:
+    hexadecimal = encoded.translate(HEXADECIMAL)
+    if colons >= 2 and IPV6 in hexadecimal:
         yield from _apply(rules.IP_ADDRESSES[1], text)
-    if DOTTED_MAC in encoded.translate(HEXADECIMAL):
+    if DOTTED_MAC in hexadecimal:
         yield from _apply(rules.MAC_ADDRESSES[1], text)
     if _has_dotted_quad(text, runs):
         yield from _apply(rules.IP_ADDRESSES[0], text)
-    if (not text.isascii() or _has_date(runs)) and rules.BIRTH_DATE in _named_rules(text):
+    if _may_tell_birth(text, runs):
         yield from _apply(rules.BIRTH_DATE, text)
     for start, end in _number_zones(text, runs):
         yield from _numbers(text, start, end)
@@ -115,6 +143,13 @@ def _has_dotted_quad(text: str, runs: Runs) -> bool:
         if dots == 3:
             return True
     return False
+
+
+def _may_tell_birth(text: str, runs: Runs) -> bool:
+    """Whether there is a date, and before its digits a word of birth."""
+    if not text.isascii():  # other scripts' digits count in dates, and have no runs
+        return rules.BIRTH_DATE in _named_rules(text)
+    return _has_date(runs) and rules.BIRTH_DATE in _named_rules(text[max(runs[0][0] - WORDS_BEFORE, 0) : runs[-1][1]])
 
 
 def _has_date(runs: Runs) -> bool:
@@ -183,10 +218,9 @@ def _numbers(text: str, start: int, end: int) -> Iterator[PiiSpan]:
     digits = shape.count(b"0")
     words_start = max(start - WORDS_BEFORE, 0)
     likely = _named_rules(text[words_start:end]) | _shaped_rules(shape)
-    for rule in rules.NUMBERS:
-        if digits < rule.digits or not (rule in likely or rule.signs):
-            continue
-        if rule.signs and not any(sign in zone for sign in rule.signs):
+    likely.update([rule for sign, rule in SIGNED_RULES if sign in zone])
+    for rule in sorted(likely & PRECEDENCE.keys(), key=PRECEDENCE.__getitem__):
+        if digits < rule.digits:
             continue
         begin = words_start if rule.words else start
         if rule.pattern.search(text, begin, end) is not None:
