@@ -74,3 +74,17 @@ def test_every_verb_is_a_function_of_the_package_even_after_its_modules_are_impo
 def test_checking_and_planning_import_no_training_library(tickets: str) -> None:
     assert imported_by("data", "check", tickets).isdisjoint({"torch", "transformers"})
     assert imported_by("plan", tickets, "--model", "embedded").isdisjoint({"torch", "transformers"})
+
+
+def test_training_imports_neither_the_compiler_nor_scipy_which_object_detection_still_finds() -> None:
+    program = (
+        "import sys, os\n"
+        "from tunesmith.imports import heavy_imports\n"
+        "with heavy_imports(): import tunesmith.training.run\n"
+        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
+        "print(*sys.modules)\n"
+        "from transformers.loss.loss_for_object_detection import linear_sum_assignment\n"
+        "assert linear_sum_assignment([[1, 2], [3, 9]])[1].tolist() == [1, 0]"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()).isdisjoint({"torch._inductor.compile_fx", "scipy.optimize"})
