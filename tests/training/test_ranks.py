@@ -60,8 +60,20 @@ def steps(run: RunFolder) -> list[int]:
         ("lora", {"kind": "dpo", "loss_type": "kto"}),
         ("lora", {"kind": "reward"}),
         ("lora, sharded", {"kind": "sft"}),
+        ("lora, sharded", {"kind": "dpo"}),
+        ("lora, sharded", {"kind": "reward"}),
     ],
-    ids=["lora-sft", "sharded-sft", "sharded-dpo", "dpo", "kto", "reward", "sharded-lora-sft"],
+    ids=[
+        "lora-sft",
+        "sharded-sft",
+        "sharded-dpo",
+        "dpo",
+        "kto",
+        "reward",
+        "sharded-lora-sft",
+        "sharded-lora-dpo",
+        "sharded-lora-reward",
+    ],
 )
 def test_two_ranks_give_the_losses_and_weights_of_one(
     adapter: str, objective: dict[str, str], tickets: Path, pairs: Path, judged: Path, tmp_path: Path

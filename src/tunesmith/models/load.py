@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tunesmith.errors import MissingDependencyError, ModelError, RunError
 from tunesmith.models.quiet import quiet
@@ -82,12 +82,14 @@ def load_tokenizer(ref: str) -> "PreTrainedTokenizerBase":
 def load_model(
     ref: str,
     *,
-    dtype: "torch.dtype",
+    dtype: "torch.dtype | Literal['auto']",
     device: "torch.device | str" = "cpu",
     quantize: bool = False,
     scalar_head: bool = False,
 ) -> "PreTrainedModel":
-    """The causal language model `ref` in `dtype` on `device`, in evaluation mode.
+    """The causal language model `ref` in `dtype` (`auto`: that of its files) on `device`, in evaluation mode.
+
+    On a CPU, weights whose dtype stays are not read but mapped from the files.
 
     With `scalar_head`, a head with one output takes the place of the vocabulary's: a reward model. Where the weights
     have no such head it is new, drawn from torch's random state.

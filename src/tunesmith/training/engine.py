@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.errors import RunError
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_layers import use_fast_layers
@@ -99,7 +98,7 @@ class Engine:
         if self._planted and device.type == "cpu":
             few = learning_share(model) <= FEW_PARAMETERS
             micro_batch_tokens = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)
-        self._budget = TokenBudget(device, micro_batch_tokens)
+        self._budget = TokenBudget(device, micro_batch_tokens, sharded=self._sharded)
 
     def step(self, examples: Sequence[Example], *, step: int, learning_rate: float) -> StepOutcome:
         """Train on `examples` once, as step `step` (from 0).
@@ -172,11 +171,6 @@ class Engine:
             try:
                 return run()
             except torch.OutOfMemoryError as error:
-                if self._sharded:
-                    raise RunError(
-                        f"a micro-batch of {self._budget.tokens:,} tokens does not fit into the memory of "
-                        f"{self._device}; train in more processes, lower training.max_length, or use adapter.kind: lora"
-                    ) from error
                 self._budget.halve(self._micro_batches(examples), error)
 
     def _agreeing(self) -> contextlib.AbstractContextManager[None]:
@@ -194,22 +188,17 @@ class Engine:
                 torch.autograd.backward(share)
             losses.append(share.detach())
             measures.add(loss.measures)
-        for batch in self._fillers(batches, examples):
-            nothing = self._loss(batch).total * 0
-            if learn:
-                torch.autograd.backward(nothing)
+        if missing := self._budget.missing(len(batches)):
+            for batch in self._cut(examples[:1]) * missing:
+                nothing = self._loss(batch).total * 0
+                if learn:
+                    torch.autograd.backward(nothing)
         return torch.stack(losses).cpu().sum(dtype=torch.float64), measures
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         """Micro-batches of this rank's share of `examples`."""
         own = ranks.share(examples, _tokens)
         return self._cut(own) if own else []
-
-    def _fillers(self, batches: Sequence[object], examples: Sequence[Example]) -> list[MicroBatch[Example]]:
-        """What a sharded rank computes for nothing, so that it has as many micro-batches as the others."""
-        if not self._sharded:
-            return []
-        return self._cut(examples[:1]) * (max(ranks.gather(len(batches))) - len(batches))
 
     def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:

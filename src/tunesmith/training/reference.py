@@ -3,7 +3,7 @@
 The reference is the model that training starts from: the base with its adapter off. Since the pass comes before the
 first step (and before a checkpoint is restored), a model that is trained in full is its own reference then, and no
 second copy of it is ever held. The cache's key is made of the rows' tokens and the base's weights, so it cannot be
-stale; hashing the weights costs about a second per gigabyte.
+stale; hashing the weights costs about a second per gigabyte, of which ranks with a sharded model do a part each.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from tunesmith.training.checkpoint import storage_errors
 from tunesmith.training.data import TrainingData
 from tunesmith.training.forest_attention import use_forest_attention
 from tunesmith.training.preference import Judged, Pair
+from tunesmith.training.sharding import is_sharded, own_part
 from tunesmith.training.token_loss import TokenLoss, row_logps, token_logps
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *
     autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
     try:
         with adapter_off(model, adapter), autocast:
-            return torch.stack(ranks.each(rows, lambda own: list(row_logps(token_loss, own).cpu())))
+            asked = [*rows, *[rows[0]] * (ranks.count() - len(rows))]  # no rank is left without: they compute together
+            return torch.stack(ranks.each(asked, lambda own: list(row_logps(token_loss, own).cpu())))[: len(rows)]
     finally:
         model.train(training)
 
@@ -124,7 +126,9 @@ def _key(rows: Sequence[Row], model: "Model", *, bf16: bool) -> str:
     for name, parameter in model.named_parameters():
         if not (adapted and parameter.requires_grad):
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().contiguous().view(torch.uint8).cpu().numpy().data)
+            digest.update(own_part(parameter.detach()).contiguous().view(torch.uint8).cpu().numpy().data)
+    if is_sharded(model):
+        digest = hashlib.blake2b("".join(ranks.gather(digest.hexdigest())).encode(), digest_size=16)
     return digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ from tunesmith.training.precision import use_bf16
 from tunesmith.training.recompute import wants_checkpointing
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
-from tunesmith.training.sharding import shard, wants_sharding, whole_state
+from tunesmith.training.sharding import give_back, shard, wants_sharding, whole_state
 from tunesmith.training.trackers import Trackers, must_have_trackers
 
 if TYPE_CHECKING:
@@ -153,25 +153,27 @@ def _train(
     device = ranks.join()
     bf16 = _use_bf16(spec, device)
     # Fully trained weights stay fp32 under autocast: bf16 has too few bits for an optimizer's small updates.
-    dtype = torch.bfloat16 if bf16 and spec.adapter.kind != "full" else torch.float32
+    full, sharded = spec.adapter.kind == "full", wants_sharding(spec)
+    dtype = torch.bfloat16 if bf16 and not full else torch.float32
     torch.manual_seed(spec.training.seed)  # a reward model's head is drawn as it is loaded
     base = load_model(
         spec.model,
-        dtype=dtype,
-        device=device,
+        dtype="auto" if full and sharded else dtype,  # as in its files, of which a rank makes only its part fp32
+        device="cpu" if sharded else device,
         quantize=spec.adapter.kind == "qlora",
         scalar_head=isinstance(spec.objective, RewardSpec),
     )
     model = attach(base, spec.adapter, seed=spec.training.seed)
     _check_fit(spec, model, data)
-    if needs_reference(spec):
-        data = with_reference(data, model, spec.adapter, bf16=bf16)
-    objective = make_objective(spec, model, tokenizer)
     longest = max((*data.train, *data.validation), key=lambda example: max(len(row.tokens) for row in example.rows))
     if wants_checkpointing(spec, longest, device=device, bf16=bf16):
         model.activation_checkpointing_enable()
-    if wants_sharding(spec):
-        shard(model)
+    if sharded:
+        shard(model, device, dtype=dtype if full else None, bf16=bf16)
+    if needs_reference(spec):
+        data = with_reference(data, model, spec.adapter, bf16=bf16)
+    objective = make_objective(spec, model, tokenizer)
+    give_back(model)
     learning = learning_module(objective, model)
     optimizer = make_optimizer(learning, weight_decay=spec.training.weight_decay)
     checkpoints = Checkpoints(run.checkpoints, learning, optimizer)

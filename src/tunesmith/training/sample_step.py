@@ -28,7 +28,7 @@ from tunesmith.training.preference import Pair
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
 from tunesmith.training.rollouts import Policy
-from tunesmith.training.sharding import shard
+from tunesmith.training.sharding import give_back, shard
 from tunesmith.training.token_loss import TokenLoss
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[]
     It is no first step: the optimizer has its moments.
     """
     model = learner.model
+    if method == "full" and ranks.count() > 1:  # as `wants_sharding` has it
+        shard(model, torch.device("cpu"), bf16=work.precision == "bf16")
     objective = _objective(learner, method, work)
     objective.reads_forest = False
-    if method == "full" and ranks.count() > 1:  # as `wants_sharding` has it
-        shard(model)
+    give_back(model)
     learning: nn.Module = model
     if isinstance(objective, Ppo):
         learning = nn.ModuleDict({"policy": model, "value_head": objective.value_head})

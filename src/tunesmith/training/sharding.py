@@ -1,8 +1,10 @@
 """Fully sharded training (FSDP2): each rank holds a part of every parameter, its gradient and its moments.
 
-A layer's parameters are gathered when it computes and given back after, so a model that is trained in full may be as
-large as the memory of all GPUs together. Gradients are added up while they are scattered. Every rank has to compute as
-often as the others, or they wait for it. What is saved is whole, so that one process can load it.
+A layer's parameters are gathered when it computes and given back after, so a model that is trained in full, or the
+frozen base of an adapter, may be as large as the memory of all GPUs together. It is never whole on one of them: its
+files are mapped into memory, and a rank takes its part of them layer by layer. Gradients are added up while they are
+scattered. Every rank has to compute as often as the others, or they wait for it. What is saved is whole, so that one
+process can load it.
 """
 
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tunesmith.spec import DpoSpec, RunSpec
@@ -31,16 +33,25 @@ def wants_sharding(spec: RunSpec) -> bool:
     return ranks.count() > 1 and wanted and evenly
 
 
-def shard(model: nn.Module) -> None:
-    """Spread `model` (transformers') over the ranks, layer by layer, in place; an adapter stays whole on each."""
+def shard(model: nn.Module, device: torch.device, *, dtype: torch.dtype | None = None, bf16: bool = False) -> None:
+    """Spread `model` (transformers'), which is on the CPU, over the ranks' devices, layer by layer, in place.
+
+    An adapter stays whole on each rank. All else becomes `dtype`, where one is given. With `bf16`, layers are gathered,
+    computed with, and given back in it: autocast's copies of them would stay until the backward pass.
+    """
     whole: Any = model
     adapter = set()
     if isinstance(model, PeftModel):
         adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    for module in model.modules():
-        if type(module).__name__ in set(whole._no_split_modules or ()):
-            fully_shard(module, ignored_params=adapter)
-    fully_shard(model, ignored_params=adapter)
+    for parameter in adapter:
+        parameter.data = parameter.data.to(device)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 and not adapter else MixedPrecisionPolicy()
+    layers = [module for module in model.modules() if type(module).__name__ in set(whole._no_split_modules or ())]
+    for module in (*layers, model):
+        for parameter in module.parameters():
+            if parameter not in adapter and not isinstance(parameter, DTensor):
+                parameter.data = parameter.data.to(device, dtype)
+        fully_shard(module, ignored_params=adapter, mp_policy=policy)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the loss is already a part of the whole step's
@@ -52,9 +63,20 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def give_back(model: nn.Module) -> None:
+    """Make a sharded model's parameters parts again, of which a pass without a gradient leaves the outermost whole."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which each rank holds a part; every rank must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def as_part_of(parameter: Tensor, value: Tensor) -> Tensor:
@@ -66,8 +88,8 @@ def as_part_of(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def whole_state(model: nn.Module) -> dict[str, Any] | None:
-    """The state dict of a sharded model, whole and on the CPU of the main process; None where the model is whole."""
-    if not is_sharded(model):
+    """The state dict of a sharded model, whole and on the CPU of the main process; None where what learns is whole."""
+    if not is_sharded(model) or isinstance(model, PeftModel):
         return None
     with torch.no_grad():
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

@@ -25,6 +25,7 @@ from transformers import PretrainedConfig
 from tunesmith.training.batches import E, Example, MicroBatch, Row
 from tunesmith.training.forest_attention import forest_arguments, planted_where_possible
 from tunesmith.training.lanes import Lanes, possible_lanes
+from tunesmith.training.sharding import is_sharded
 from tunesmith.training.shared_prefix import Forest
 from tunesmith.training.stretches import Stretch, states_in_lanes, whole_forest
 from tunesmith.training.token_budget import TokenBudget
@@ -51,7 +52,7 @@ class TokenLoss:
         self._chunk_logits = chunk_logits
         self._made_lanes: dict[int, Lanes] = {}
         self._after_head = _after_head(model, self._head)
-        self.budget = TokenBudget(model.device)
+        self.budget = TokenBudget(model.device, sharded=is_sharded(model))
         """Of passes without a gradient."""
 
     @property
