@@ -1,7 +1,8 @@
 import pytest
 
 from tunesmith.dataset.conversation import Conversation, Message, Source
-from tunesmith.quality.contradictions import Contradiction, contradicting_rows, outputs_differ, same_question
+from tunesmith.quality.contradictions import Contradiction, contradicting_rows, outputs_differ
+from tunesmith.quality.questions import same_question
 from tunesmith.quality.rows import RowWriter
 
 
@@ -29,6 +30,11 @@ def test_courtesies_around_a_short_question_leave_it_the_same() -> None:
     assert contradicting(*rows) == (Contradiction(0, 1),)
 
 
+def test_other_words_for_a_short_question_leave_it_the_same() -> None:
+    rows = (("How do I fix the broken car?", "repair"), ("How can I repair the damaged automobile?", "sale"))
+    assert contradicting(*rows) == (Contradiction(0, 1),)
+
+
 def test_another_system_prompt_makes_it_another_question() -> None:
     rows = (("Where is my parcel?", "shipping"), ("Where is my parcel?", "billing"))
     assert contradicting(*rows, system=("Say the topic.", "Say the sender.")) == ()
@@ -43,6 +49,9 @@ def test_another_system_prompt_makes_it_another_question() -> None:
         ("How do I cancel my subscription today?", "How do I renew my subscription today?"),
         ("What is 3 + 4 divided by two?", "What is 3 - 4 divided by two?"),
         ("The flights to Paris in May", "The flights from Paris in May"),
+        ("Do you sell hiking boots online?", "Do you sell hiking books online?"),
+        ("How do I lock my card again?", "How do I block my card again?"),
+        ("Why does it turn on?", "Why doesn't it turn on?"),
     ],
 )
 def test_a_number_a_name_a_negation_or_another_verb_makes_another_question(one: str, other: str) -> None:
@@ -56,9 +65,13 @@ def test_a_number_a_name_a_negation_or_another_verb_makes_another_question(one: 
         ("Where is my parcel?", "where is my pracel?"),
         ("Please send a replacement.", "Plaese send a replacement."),
         ("Can you cancel my subscription?", "Could you please cancel our subscription, thanks"),
+        ("The lamp does not turn on.", "The lamp doesn\u2019t turn on."),
+        ("I would like to cancel my order.", "I'd like to cancel my orders."),
+        ("Where can I buy a large photo frame?", "Where can I purchase a big picture frame?"),
+        ("Hi, who fixed the broken car?", "Good morning team, who repaired the damaged automobile? Thanks very much!"),
     ],
 )
-def test_politeness_typing_errors_and_punctuation_do_not(one: str, other: str) -> None:
+def test_politeness_contractions_synonyms_typing_errors_and_punctuation_do_not(one: str, other: str) -> None:
     assert same_question(one, other)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tunesmith.dataset.neardup import LazyTexts, duplicate_pairs
 from tunesmith.dataset.sketch import sketch
 from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, quote, share
-from tunesmith.quality.contradictions import short_questions_alike
+from tunesmith.quality.questions import short_questions_alike
 from tunesmith.quality.report import Finding, RowNote
 
 FAIL_SHARE = 0.01

@@ -16,7 +16,8 @@ from tunesmith.dataset.neardup import DuplicatePairs, connected_components
 from tunesmith.errors import ModelError
 from tunesmith.models.quiet import quiet
 from tunesmith.quality.check import SHOWN_ROWS, Profile, quote, share
-from tunesmith.quality.contradictions import LABEL_WORDS, WORD, answer, outputs_differ
+from tunesmith.quality.contradictions import LABEL_WORDS, answer, outputs_differ
+from tunesmith.quality.questions import WORD
 from tunesmith.quality.report import Finding, RowNote
 
 if TYPE_CHECKING:
