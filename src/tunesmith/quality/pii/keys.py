@@ -85,6 +85,11 @@ PREFIXED_KEYS = tuple(
     )
     for prefix, form in KEY_PREFIXES
 )
+DISCORD_TOKEN = Rule(
+    "API_KEY",
+    re.compile(r"(?<![\w.-])[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,40}(?![\w-])"),  # ids in base64 begin so
+    validators.is_random,
+)
 ASSIGNED_KEY = Rule(
     "API_KEY",
     re.compile(

@@ -13,6 +13,7 @@ class Rule:
     The cheap test: one of `words` (lower case), `shapes` (digits as 0, capitals as A, what separates groups as a space)
     or `signs`, and at least so many `digits` must be near. A rule of `NUMBERS` has one of the three.
     `shorten`: the pattern may run into the words or numbers that follow; cut at separators until it is valid.
+    `tail`: what belongs to the data where it follows, an extension.
     `personal`: so certain a form that it counts even after a word such as "order"; `is_id`: and after "ID".
     """
 
@@ -24,6 +25,7 @@ class Rule:
     shapes: tuple[bytes, ...] = ()
     digits: int = 0
     shorten: bool = False
+    tail: Pattern[str] | None = None
     personal: bool = True
     is_id: bool = False
     group: str | int = field(init=False)

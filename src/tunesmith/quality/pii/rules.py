@@ -17,13 +17,14 @@ _DATE = (
     rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? {_YEAR}|\d{{1,2}}-{_MONTH}-{_YEAR}"
     rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}"
 )
-_DATES = re.compile(r"\(?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)*\b")
+_DATES = re.compile(r"\(?\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?![-/.]?\d)|(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)*\b")
+_DECIMAL = re.compile(r"0\d*\.\d+")
 
 
 def _is_spoken_phone(text: str) -> bool:
     """What follows "call": seven digits in two groups, ten that could be American, or valid somewhere; not dates."""
     number = validators.digits(text)
-    if _DATES.match(text):
+    if _DATES.match(text) or _DECIMAL.fullmatch(text):
         return False
     if text.isdigit() and len(number) not in (10, 11):
         return False
@@ -31,9 +32,6 @@ def _is_spoken_phone(text: str) -> bool:
         return re.fullmatch(r"[2-9]\d\d[-. ]\d{4}", text) is not None
     american = len(number) == 10 and number[0] not in "01"
     return len(number) >= 8 and (american or validators.is_national_phone(text))
-
-
-_DECIMAL = re.compile(r"0\d*\.\d+")
 
 
 def _is_trunk_phone(text: str) -> bool:
@@ -89,7 +87,7 @@ MAC_ADDRESSES = (
 IP_ADDRESSES = (
     Rule(
         "IP_ADDRESS",
-        re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)"),
+        re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w|/(?:[12]?\d|3[01])\b)"),  # no network's
         validators.is_ip_address,
         personal=False,
     ),
@@ -104,6 +102,7 @@ _SSN_WORDS = ("ssn", "social security")
 _AADHAAR_WORDS = ("aadhaar", "aadhar")
 _SIN_WORDS = ("sin", "social insurance")
 _TAX_WORDS = ("steuer-id", "steuer id", "steueridentifikationsnummer", "steuernummer", "tax id")
+_BSN_WORDS = ("bsn", "burgerservicenummer", "sofinummer")
 _PASSPORT_WORDS = ("passport", "passeport", "reisepass", "pasaporte")
 _LICENCE_WORDS = tuple(
     f"{driver} {licence}"
@@ -111,12 +110,27 @@ _LICENCE_WORDS = tuple(
     for licence in ("license", "licence")
 )
 _PHONE_WORDS = (
-    "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text me", "text us", "dial", "contact",
-    "reach", "ring", "sms", "my number", "his number", "her number", "their number", "number is",
+    "phone", "telephone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text", "dial", "sms", "my number",
+    "his number", "her number", "their number", "number is", "tel\u00e9fono", "telefono", "telefone", "telefon",
+    "t\u00e9l\u00e9phone", "t\u00e9l", "m\u00f3vil", "celular", "cellulare", "handy", "handynummer", "telefonnummer",
+    "ll\u00e1mame", "ll\u00e1menos", "llama", "appelez", "appelle", "chiamami", "ligue",
 )  # fmt: skip
+_REACHING_WORDS = (*_PHONE_WORDS, "contact", "reach", "reached", "ring")
+_LEADING = "at|on|is|to|under|me|us|him|her|them|number|no|nr|now|today|via|al|au|unter|me al"
+"""What may stand between such a word and a number as short as a count of cases."""
 
 # Runs of digits are taken whole (possessively): there are millions of ways to cut a long one into groups.
-_PHONE_GROUPS = r"\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?!\w)"
+_PHONE_GROUPS = r"\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?:(?!\w)|(?=x\d))"
+_EXTENSION = re.compile(r",?\s?(?i:ext(?:ension|n)?|x|poste|durchwahl)\.?\s?\d{1,6}\b")
+
+
+def _spoken(words: tuple[str, ...], between: str, digits: int) -> re.Pattern[str]:
+    """A number of at least so many digits after one of `words`, and what may stand between them."""
+    word = "|".join(words)
+    return re.compile(
+        rf"\b(?i:{word})\b{between}(?P<value>\(?\d(?:[ .()/-]{{0,3}}\d){{{digits - 1},15}})(?:(?!\w)|(?=x\d))"
+    )
+
 
 NUMBERS = (
     Rule(
@@ -137,6 +151,13 @@ NUMBERS = (
         personal=False,
     ),
     Rule(
+        "US_ITIN",
+        re.compile(r"(?<![\w-])9\d\d-(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])-\d{4}(?![\w-])"),
+        shapes=(b"000 00 0000",),
+        personal=False,
+        is_id=True,
+    ),
+    Rule(
         "US_SSN",
         re.compile(r"(?<![\w-])\d{3}([- ])\d\d\1\d{4}(?![\w-])"),
         validators.is_us_ssn,
@@ -145,11 +166,11 @@ NUMBERS = (
         is_id=True,
     ),
     Rule(
-        "US_ITIN",
-        re.compile(r"(?<![\w-])9\d\d-(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])-\d{4}(?![\w-])"),
-        shapes=(b"000 00 0000",),
+        "SE_PERSONNUMMER",
+        re.compile(r"(?<![\w-])(?:19|20)?\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[-+]\d{4}(?![\w-])"),
+        lambda text: validators.is_luhn(text[-11:]),
+        shapes=(b"000000 0000", b"000000x0000"),
         personal=False,
-        is_id=True,
     ),
     Rule("US_SSN", after(_SSN_WORDS, r"\d{9}"), validators.is_us_ssn, words=_SSN_WORDS, digits=9),
     Rule(
@@ -178,7 +199,7 @@ NUMBERS = (
     ),
     Rule(
         "IN_AADHAAR",
-        re.compile(r"(?<![\w-])(?<!\d )[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
+        re.compile(r"(?<![\w+-])(?<!\d )[2-9]\d{3}([ -])\d{4}\1\d{4}(?![\w-]| \d)"),
         validators.is_aadhaar,
         shapes=(b"0000 0000 0000",),
         personal=False,
@@ -196,6 +217,8 @@ NUMBERS = (
         validators.is_cpf,
         shapes=(b"000 000 000 00",),
     ),
+    Rule("BR_CPF", after(("cpf",), r"\d{11}"), validators.is_cpf, words=("cpf",), digits=11),
+    Rule("NL_BSN", after(_BSN_WORDS, r"\d{9}"), validators.is_dutch_bsn, words=_BSN_WORDS, digits=9),
     Rule("UK_NHS", after(("nhs",), r"\d{3}[ -]?\d{3}[ -]?\d{4}"), validators.is_nhs_number, words=("nhs",), digits=10),
     Rule("CA_SIN", after(_SIN_WORDS, r"\d{3}[ -]?\d{3}[ -]?\d{3}"), validators.is_luhn, words=_SIN_WORDS, digits=9),
     Rule(
@@ -217,42 +240,59 @@ NUMBERS = (
         signs=("+",),
         digits=7,
         shorten=True,
+        tail=_EXTENSION,
     ),
     Rule(
         "PHONE",
-        re.compile(rf"(?<![\w+-])(?<!\d:)00(?=[1-9]){_PHONE_GROUPS}"),
+        re.compile(rf"(?<![\w+-])(?<!\d:)00(?=[1-9])(?!\d{3}-\d{4}\b){_PHONE_GROUPS}"),
         lambda text: validators.is_international_phone(f"+{text[2:]}"),
         signs=("00",),
         digits=7,
         shorten=True,
         personal=False,
-    ),
-    Rule(
-        "PHONE",
-        re.compile(r"(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.-]))\d{3}[ .-]\d{4}(?![\w-]|\.\d)"),
-        shapes=(b"000 0000",),
-        personal=False,
+        tail=_EXTENSION,
     ),
     Rule(
         "PHONE",
         re.compile(
-            r"(?<![\w.,:+/-])(?<!\d )(?!\d{4}([ .-])\d{4}\1\d{4}\1\d{4})"
-            r"(?:\(0\d{1,4}\)|0\d{1,4})(?: / |[ ./-]{1,2})\d{2,8}(?:[ ./-]{1,2}\d{2,8}){0,4}(?!\w)"
+            r"(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([.-]))\d{3}[ .-]\d{4}(?:(?![\w-]|\.\d)|(?=x\d))"
         ),
-        _is_trunk_phone,
-        signs=("0",),
-        digits=8,
-        shorten=True,
+        shapes=(b"000 0000",),
         personal=False,
+        tail=_EXTENSION,
     ),
     Rule(
         "PHONE",
-        after(_PHONE_WORDS, r"\(?\d[\d .()/-]{5,16}\d"),
+        re.compile(
+            r"(?<![\w.,:+/-])(?<!\d )(?!\d{4}([ .-])\d{4}\1\d{4}\1\d{4}|\d{5}-\d{4}\b)"
+            r"(?:\(0\d{1,4}\)|0\d{1,4})(?: / |[ ./-]{1,2})\d{2,8}(?:[ ./-]{1,2}\d{2,8}){0,4}(?:(?!\w)|(?=x\d))"
+        ),
+        _is_trunk_phone,
+        signs=("0",),
+        digits=9,
+        shorten=True,
+        personal=False,
+        tail=_EXTENSION,
+    ),
+    Rule(
+        "PHONE",
+        _spoken(_REACHING_WORDS, r"(?:(?!(?<=\w\w\w\w)[.!?] )[^\d\n]){0,24}?(?<![\w+])", 9),
+        _is_spoken_phone,
+        words=_REACHING_WORDS,
+        digits=9,
+        shorten=True,
+        personal=False,
+        tail=_EXTENSION,
+    ),
+    Rule(
+        "PHONE",
+        _spoken(_PHONE_WORDS, rf"(?:[^\d\n.!?]{{0,16}} (?i:{_LEADING}))?\W{{1,3}}(?<!\+)", 7),
         _is_spoken_phone,
         words=_PHONE_WORDS,
         digits=7,
         shorten=True,
         personal=False,
+        tail=_EXTENSION,
     ),
     Rule(
         "PHONE",
@@ -260,14 +300,16 @@ NUMBERS = (
         validators.is_national_phone,
         shapes=(b"000 000 0000",),
         personal=False,
+        tail=_EXTENSION,
     ),
 )
 """The kinds made of at least six digits close together, or of four between capitals."""
 
 REFERENCE = re.compile(
-    r"(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|release|firmware|section|chapter|build|commit|part|model|isbn|ean|gtin|upc|barcode|zip|case|item|product"
-    r"|transaction|shipment|lot|ein|parcel|booking|confirmation|batch|timestamp|(?P<id>id)|v)\b[\s#:.=\"'(-]*(?:(?:no|num|number|id|code"
-    r"|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
+    r"(?:\bref\.?|(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|release|firmware|section"
+    r"|chapter|build|commit|part|model|isbn|ean|gtin|upc|barcode|zip|case|item|product|transaction|shipment|lot|ein|parcel"
+    r"|booking|confirmation|batch|timestamp|(?P<id>id)|v)\b)[\s#:=\"'(-]*"
+    r"(?:(?:no|num|number|id|code|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
     re.IGNORECASE,
 )
 """What stands right before a number that names a thing, not a person."""

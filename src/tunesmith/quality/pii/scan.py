@@ -173,6 +173,7 @@ def _keys(text: str) -> Iterator[PiiSpan]:
     for prefix, rule in keys.PREFIXED_KEYS:
         if prefix in hinted and prefix in text:
             yield from _apply(rule, text)
+    yield from _apply(keys.DISCORD_TOKEN, text)
     if ASSIGNED in hinted:
         yield from _apply(keys.ASSIGNED_KEY, text)
 
@@ -266,7 +267,9 @@ def _apply(rule: Rule, text: str, start: int = 0, end: int | None = None) -> Ite
         while rule.valid is not None and value and not rule.valid(value):
             value = value[: _last_separator(value)] if rule.shorten else ""
         if value:
-            yield PiiSpan(rule.kind, begin, begin + len(value))
+            end_of_value = begin + len(value)
+            more = rule.tail.match(text, end_of_value) if rule.tail else None
+            yield PiiSpan(rule.kind, begin, more.end() if more else end_of_value)
 
 
 def _last_separator(value: str) -> int:

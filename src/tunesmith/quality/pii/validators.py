@@ -30,7 +30,7 @@ CARD_ISSUERS = re.compile(
     r"|3[47]\d{13}"  # American Express
     r"|(?:6011|65\d\d|64[4-9]\d)\d{12,15}"  # Discover
     r"|(?:30[0-5]|36\d|38\d|39\d)\d{11}"  # Diners Club
-    r"|35(?:2[89]|[3-8]\d)\d{12,15}"  # JCB
+    r"|35(?:2[89]|[3-8]\d)\d{12,15}|(?:2131|1800)\d{11}"  # JCB
     r"|62\d{14,17}"  # UnionPay
 )
 """Issuer prefixes with their lengths (ISO/IEC 7812-1)."""
@@ -71,10 +71,13 @@ def is_iban(text: str) -> bool:
 
 
 def is_us_ssn(text: str) -> bool:
-    """A number the US Social Security Administration may have issued (no 000, 666 or 9xx area, no zero group)."""
+    """A number in the form of the US Social Security Administration's: no area 000 or 666, no group of zeros.
+
+    It has issued none from 900 on; who writes one down in this form means one all the same.
+    """
     number = digits(text)
     area, group, serial = number[:3], number[3:5], number[5:]
-    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000" and len(set(number)) > 1
+    return area not in ("000", "666") and group != "00" and serial != "0000" and len(set(number)) > 1
 
 
 def is_spanish_id(text: str) -> bool:
@@ -130,6 +133,12 @@ def is_nhs_number(text: str) -> bool:
     number = [int(digit) for digit in digits(text)]
     check = 11 - sum(digit * (10 - position) for position, digit in enumerate(number[:9])) % 11
     return check % 11 == number[9] and check != 10
+
+
+def is_dutch_bsn(text: str) -> bool:
+    """A Dutch burgerservicenummer: nine digits whose weighted sum, the last one taken off, 11 divides."""
+    number = [int(digit) for digit in digits(text)]
+    return sum(digit * weight for digit, weight in zip(number, (9, 8, 7, 6, 5, 4, 3, 2, -1), strict=True)) % 11 == 0
 
 
 def is_german_tax_id(text: str) -> bool:
