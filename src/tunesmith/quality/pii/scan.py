@@ -31,10 +31,16 @@ SHAPES = bytes(
     for byte in range(256)
 )
 KEY_LIKE = bytes(
-    ord("k") if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-") else ord(" ") for byte in range(256)
+    ord("k")
+    if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-")
+    else byte
+    if chr(byte) == "."
+    else ord(" ")
+    for byte in range(256)
 )
 KEY_RUN = b"k" * 16
 """Every kind of key has a run of this many letters, digits, hyphens and underscores; few texts have one."""
+DISCORD_SHAPE = b"k" * 24 + b".kkkkkk." + b"k" * 27
 
 HEXADECIMAL = bytes(
     ord("h") if chr(byte) in string.hexdigits else byte if chr(byte) in ".:" else ord(" ") for byte in range(256)
@@ -97,8 +103,10 @@ def _candidates(text: str) -> Iterator[PiiSpan]:
     runs = _digit_runs(text, encoded)
     if "PRIVATE KEY" in text:
         yield from _apply(keys.PRIVATE_KEY, text)
-    if (runs or keys.LETTERS_ONLY in text) and KEY_RUN in encoded.translate(KEY_LIKE):
+    if (runs or keys.LETTERS_ONLY in text) and KEY_RUN in (told := encoded.translate(KEY_LIKE)):
         yield from _keys(text)
+        if DISCORD_SHAPE in told:
+            yield from _apply(keys.DISCORD_TOKEN, text)
     if "@" in text:
         yield from _emails(text)
     colons = text.count(":")
@@ -173,7 +181,6 @@ def _keys(text: str) -> Iterator[PiiSpan]:
     for prefix, rule in keys.PREFIXED_KEYS:
         if prefix in hinted and prefix in text:
             yield from _apply(rule, text)
-    yield from _apply(keys.DISCORD_TOKEN, text)
     if ASSIGNED in hinted:
         yield from _apply(keys.ASSIGNED_KEY, text)
 
