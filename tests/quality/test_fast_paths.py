@@ -2,6 +2,7 @@
 
 import random
 import re
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -11,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.quality.test_pii import FOUND
 
-from tunesmith.dataset.conversation import Conversation, Message, Source, ToolCall
+from tunesmith.dataset.conversation import Conversation, Message, Role, Source, ToolCall
 from tunesmith.dataset.shingles import Template, normalize, normalize_each, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
-from tunesmith.quality.check import Row
+from tunesmith.quality.check import Row, context_hash, row_texts
 from tunesmith.quality.pii import keys, rules, scan
 from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.redact import redact
-from tunesmith.quality.signs import signs_in
+from tunesmith.quality.signs import SIGNS, signs_in
 
 PIECES = (
     "born 1990-01-02", "DOB: 1/2/90", "AB12", "ABCPE1234F", "+49 30 1234567", "passport X1234567", "2001:db8::1",
@@ -132,6 +133,35 @@ def test_whatever_a_pattern_matches_holds_one_of_its_signs() -> None:
     ):
         assert task.TONE.search(prompt)
         assert any(sign in prompt.lower() for sign in task.TONE_SIGNS)
+
+
+@given(st.text(st.sampled_from("a I'm an ai\u0130\u00e9\u20ac\ufeff\ud800 $"), max_size=30))
+def test_signs_are_found_at_the_characters_where_they_stand(text: str) -> None:
+    lower = text.lower()
+    places = {
+        rule: [(at, at + len(sign)) for sign in signs for at in range(len(lower)) if lower.startswith(sign, at)]
+        for rule, signs in SIGNS.items()
+    }
+    assert signs_in(text) == {
+        rule: (min(start for start, _ in spans), max(end for _, end in spans))
+        for rule, spans in places.items() if spans
+    }  # fmt: skip
+
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+CONVERSATIONS = st.builds(
+    Conversation,
+    st.lists(st.builds(Message, st.sampled_from(ROLES), st.sampled_from(["a", "b", "c"])), max_size=3).map(tuple),
+    st.sampled_from([None, None, 1]),
+)
+
+
+@given(CONVERSATIONS)
+def test_texts_and_context_are_those_of_prompt_and_completion(row: Conversation) -> None:
+    said = [message.content for message in row.prompt if message.role != "system"]
+    assert row_texts(row) == ("\n".join(said), "\n".join(message.content for message in row.completion))
+    context = [message.content for message in row.prompt if message.role == "system"]
+    assert context_hash(row) == (zlib.crc32("\0".join(context).encode()) if context else 0)
 
 
 def test_shingles_overwritten_leave_the_set_that_cutting_them_out_leaves() -> None:

@@ -231,6 +231,10 @@ def row_texts(conversation: Conversation) -> tuple[str, str]:
     """The `input` and `output` of a `Row`."""
     if conversation.text is not None:
         return "", conversation.text
+    if conversation.completion_start is None and len(conversation.messages) == 2:  # nearly every row there is
+        asked, said = conversation.messages
+        if asked.role == "user" and said.role == "assistant":
+            return message_text(asked), message_text(said)
     prompt = conversation.prompt
     completion = conversation.messages[len(prompt) :]
     turns = [message for message in prompt if message.role not in ("system", "developer")]
@@ -258,7 +262,9 @@ def message_text(message: Message) -> str:
 
 def context_hash(conversation: Conversation) -> int:
     """A 32-bit hash of what else decides the right output: system prompt, tools, the rejected reply; 0 without them."""
-    context = [message.content for message in conversation.prompt if message.role in ("system", "developer")]
+    context = [message.content for message in conversation.messages if message.role in ("system", "developer")]
+    if context:  # far from all rows have any, and only those of the prompt count
+        context = [message.content for message in conversation.prompt if message.role in ("system", "developer")]
     context += [repr(tool) for tool in conversation.tools]
     # One prompt may be compared in many preference rows; each pair of replies is a row of its own.
     context += [message_text(message) for message in conversation.rejected]

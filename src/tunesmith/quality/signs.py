@@ -7,7 +7,7 @@ pattern only where one of its signs is; looking for all signs of all rules toget
 import functools
 from collections.abc import Mapping
 
-from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 SIGNS: dict[str, tuple[str, ...]] = {
     "refusal": (
@@ -38,8 +38,10 @@ def signs_in(text: str) -> Mapping[str, tuple[int, int]]:
     """The rules with a sign in `text` and, in characters, where the first of them begins and the last one ends."""
     found: dict[str, tuple[int, int]] = {}
     automaton, rules = _automaton()
-    lower = text.lower() if text.isascii() else text.lower().encode("utf-8", "replace").decode()  # no lone surrogates
-    for sign, start, end in automaton.find_matches_as_indexes(lower, overlapping=True):
+    encoded = text.lower().encode("utf-8", "replace")  # lone surrogates have no form in UTF-8
+    for sign, start, end in automaton.find_matches_as_indexes(encoded, overlapping=True):
+        if not text.isascii():
+            start, end = len(encoded[:start].decode()), len(encoded[:end].decode())
         rule = rules[sign]
         first, last = found.get(rule, (start, end))
         found[rule] = (min(first, start), max(last, end))
@@ -47,7 +49,8 @@ def signs_in(text: str) -> Mapping[str, tuple[int, int]]:
 
 
 @functools.cache
-def _automaton() -> tuple[AhoCorasick, tuple[str, ...]]:
+def _automaton() -> tuple[BytesAhoCorasick, tuple[str, ...]]:
+    # Over bytes: over texts, it would work out the place of each character, which takes as long again.
     rules = tuple(rule for rule, signs in SIGNS.items() for _ in signs)
-    signs = [sign for signs in SIGNS.values() for sign in signs]
-    return AhoCorasick(signs, matchkind=MatchKind.Standard, implementation=Implementation.DFA), rules
+    signs = [sign.encode() for signs in SIGNS.values() for sign in signs]
+    return BytesAhoCorasick(signs, matchkind=MatchKind.Standard, implementation=Implementation.DFA), rules

@@ -17,7 +17,8 @@ from tunesmith.errors import SpecError
 from tunesmith.planning.data_facts import RECOMMENDED_ROWS
 from tunesmith.quality.check import ClassCount, Row, Task, share
 
-LABEL = re.compile(r"""[\w .,:;/&+*#%!?'"()\[\]{}|-]{1,60}""")
+LABEL_CHARACTERS = 60
+LABEL = re.compile(r"""[\w .,:;/&+*#%!?'"()\[\]{}|-]+""")
 """A class name is short and plain; markup and mojibake are not names of classes."""
 
 MOST_CLASSES = 10_000
@@ -86,7 +87,7 @@ class TaskInference:
             if conversation.label:
                 signs.labelled += 1
                 signs.labels[conversation.label] += 1
-            if LABEL.fullmatch(label := output.strip()):
+            if len(label := output.strip()) <= LABEL_CHARACTERS and LABEL.fullmatch(label):
                 signs.short += 1
                 signs.outputs[label] += 1
             if row.index < ALL_LOOKED_AT or row.index % LOOKED_AT_EVERY == 0:
