@@ -1,25 +1,22 @@
 """Are the inputs of many kinds, or one theme over and over? A model overfits the theme it sees most.
 
-A seeded sample of inputs is clustered by shared words (TF-IDF, SciPy's average linkage on cosine distance), so
-the number of clusters follows from the data and one distance. Sampling bounds the time to about a second for any size;
-the cost is that themes under about 0.1% of the rows are not seen.
+A seeded sample of inputs is clustered by shared words (TF-IDF, average linkage on cosine distance), so the number of
+clusters follows from the data and one distance. Sampling bounds the time to a fraction of a second for any size; the
+cost is that themes under about 0.1% of the rows are not seen.
 """
 
-import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.quality.check import Profile, quote, share
+from tunesmith.quality.linkage import linked
 from tunesmith.quality.report import Finding, RowNote
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 SAMPLED_ROWS = 1_500
 """The time of average linkage grows with the square; shares are then known to about 1%."""
@@ -42,6 +39,10 @@ WARN_LARGEST = 0.4
 WARN_EFFECTIVE = 5.0
 """One theme fills this share of the rows, or the rows are as uneven as if there were fewer than this many themes."""
 
+TABLE_CELLS = 1 << 24
+"""Weights of words by texts that are spread out at once: 64 MB."""
+
+PLOTTED_THEMES = 12
 SHOWN_THEMES = 3
 SHOWN_EXAMPLES = 3
 SHOWN_WORDS = 5
@@ -56,79 +57,108 @@ def diversity(profile: Profile) -> tuple[Finding, ...]:
     if len(texts) < FEWEST_ROWS:
         return ()
 
-    clusters, words = _cluster(texts)
-    sizes = np.bincount(clusters)
+    vectors = _tf_idf(texts)
+    clusters, sizes = _cluster(vectors)
     shares = sizes / len(texts)
     effective = math.exp(-float(np.sum(shares * np.log(shares))))
-    largest = np.argsort(-sizes, kind="stable")[:SHOWN_THEMES].tolist()
-    themes = [_theme(np.flatnonzero(clusters == cluster), texts, words[cluster]) for cluster in largest]
+    members = [np.flatnonzero(clusters == theme) for theme in np.argsort(-sizes, kind="stable")[:PLOTTED_THEMES]]
+    wordless = "no words" if vectors.names else quote(texts[0], 40)
+    words = [vectors.most_telling(theme) or [wordless] for theme in members]
+    themes = zip(members[:SHOWN_THEMES], words, strict=False)
     sampled = f" (of {len(texts):,} sampled)" if len(texts) < len(rows) else ""
     finding = (
         f"{len(sizes):,} themes{sampled}, as varied as {effective:.0f} equal ones; the largest "
-        f"({', '.join(words[largest[0]][:SHOWN_WORDS])}) has {share(int(sizes[largest[0]]), len(texts))} of the inputs"
+        f"({', '.join(words[0])}) has {share(len(members[0]), len(texts))} of the inputs"
     )
     narrow = shares.max() >= WARN_LARGEST or effective < WARN_EFFECTIVE
-    members = [places[index] for index in np.flatnonzero(clusters == largest[0]).tolist()] if narrow else []
+    examples = [places[index] for index in members[0][:SHOWN_EXAMPLES].tolist()] if narrow else []
     return (
         Finding(
             "diversity",
             "warn" if narrow else "pass",
             finding,
             count=round(float(shares.max()) * len(rows)) if narrow else 0,
-            rows=tuple(RowNote(rows.where(index), quote(rows.inputs[index])) for index in members[:SHOWN_EXAMPLES]),
+            rows=tuple(RowNote(rows.where(index), quote(rows.inputs[index])) for index in examples),
             mend="collect inputs of other kinds, or keep fewer of the largest theme" if narrow else None,
             facts={
                 "clusters": len(sizes),
                 "effective_clusters": round(effective, 2),
                 "largest_share": round(float(shares.max()), 4),
-                "rows_per_theme": {", ".join(words[c][:2]): int(sizes[c]) for c in np.argsort(-sizes)[:12].tolist()},
-                "most_redundant_themes": themes,
+                "rows_per_theme": {", ".join(told[:2]): len(theme) for told, theme in zip(words, members, strict=True)},
+                "most_redundant_themes": [_theme(theme, texts, told) for theme, told in themes],
             },
         ),
     )
 
 
-def _cluster(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[list[str]]]:
-    """A cluster per text, numbered from 0, and each cluster's most telling words."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.sparse import csr_array
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """Sparse vectors of unit length, one per text: text i has `weights[ends[i]:ends[i + 1]]` in those `columns`."""
 
-    vectors, names = _tf_idf(texts)
-    if not len(names):  # no word at all, or none that not all texts share
-        return np.zeros(len(texts), np.int64), [[quote(texts[0], 40)]]
-    distances = np.clip(1 - (vectors @ vectors.T).toarray(), 0, 2)
-    condensed = distances[np.triu_indices(len(texts), 1)]
-    clusters = fcluster(linkage(condensed, "average"), SAME_THEME, "distance").astype(np.int64) - 1
-    words = []
-    members = csr_array((np.ones(len(texts), np.float32), (clusters, np.arange(len(texts)))))  # (clusters, texts)
-    told = (members @ vectors).sorted_indices()  # what the words of each cluster weigh together, (clusters, words)
-    for begin, end in itertools.pairwise(told.indptr.tolist()):
-        top = begin + np.argsort(-told.data[begin:end], kind="stable")[:SHOWN_WORDS]
-        words.append([names[index] for index in told.indices[top].tolist()] or ["no words"])
-    return clusters, words
+    names: list[str]  # word of each column, in order of appearance
+    columns: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    ends: list[int]  # (texts + 1,)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def of(self, text: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Columns and weights of one text."""
+        place = slice(self.ends[text], self.ends[text + 1])
+        return self.columns[place], self.weights[place]
+
+    def cosines(self) -> NDArray[np.float64]:
+        """The similarity of each text to each, (texts, texts)."""
+        cosines = np.empty((len(self), len(self)))
+        together = max(TABLE_CELLS // max(len(self.names), 1), 1)
+        for start in range(0, len(self), together):
+            others = range(start, min(start + together, len(self)))
+            table = np.zeros((len(self.names), len(others)), np.float32)  # (words, texts)
+            for place, text in enumerate(others):
+                columns, weights = self.of(text)
+                table[columns, place] = weights
+            for text in range(len(self)):
+                columns, weights = self.of(text)
+                cosines[text, start : others.stop] = weights @ table[columns]
+        return cosines
+
+    def most_telling(self, texts: NDArray[np.int64]) -> list[str]:
+        """The words that weigh most in `texts` together."""
+        found = [self.of(text) for text in texts.tolist()]
+        columns, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        total = np.bincount(columns, weights, len(self.names))
+        return [self.names[column] for column in np.argsort(-total, kind="stable")[:SHOWN_WORDS] if total[column] > 0]
 
 
-def _tf_idf(texts: Sequence[str]) -> "tuple[csr_array, list[str]]":
-    """Each text's words weighed by (1 + log tf) * (1 + log((n + 1)/(df + 1))), of unit length; and the words.
+def _cluster(vectors: _Vectors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A cluster per text, numbered from 0 in order of their first texts, and how many texts each has."""
+    if not vectors.names:  # no word at all, or none that not all texts share
+        return np.zeros(len(vectors), np.int64), np.array([len(vectors)])
+    _, clusters, sizes = np.unique(linked(1 - vectors.cosines(), SAME_THEME), return_inverse=True, return_counts=True)
+    return clusters, sizes
+
+
+def _tf_idf(texts: Sequence[str]) -> _Vectors:
+    """Each text's words weighed by (1 + log tf) * (1 + log((n + 1)/(df + 1))).
 
     The weighting of scikit-learn's TfidfVectorizer (sublinear), whose import alone takes longer than this check.
     """
-    from scipy.sparse import csr_array
-
     counts = [Counter(WORD.findall(text.lower())) for text in texts]
     frequency = Counter(word for count in counts for word in count)
     names = [word for word, texts_with in frequency.items() if texts_with <= COMMON_SHARE * len(texts)]
     column = {word: index for index, word in enumerate(names)}
     idf = {word: 1 + math.log((1 + len(texts)) / (1 + frequency[word])) for word in names}
-    columns, values, ends = [], [], [0]
+    columns: list[int] = []
+    values: list[float] = []
+    ends = [0]
     for count in counts:
         weights = {column[word]: (1 + math.log(times)) * idf[word] for word, times in count.items() if word in column}
         length = math.hypot(*weights.values()) or 1
-        columns += list(weights)
+        columns += weights
         values += [weight / length for weight in weights.values()]
         ends.append(len(columns))
-    shape = (len(texts), max(len(names), 1))
-    return csr_array((np.array(values, np.float32), np.array(columns, np.int32), np.array(ends)), shape), names
+    return _Vectors(names, np.array(columns, np.int64), np.array(values, np.float32), ends)
 
 
 def _theme(members: NDArray[np.int64], texts: Sequence[str], words: Sequence[str]) -> list[str]:
