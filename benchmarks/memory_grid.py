@@ -78,7 +78,7 @@ class Case:
         if work.checkpointing:
             named.append("checkpointed")
         if work.ranks > 1:
-            named.append(f"on {work.ranks} ranks")
+            named.append(f"{'sharded ' if work.sharded else ''}on {work.ranks} ranks")
         return " ".join(named)
 
 
@@ -150,22 +150,35 @@ def held_out() -> list[Case]:
 
 
 def ranked() -> list[Case]:
-    """Full fine-tuning on two ranks, and on four: what the engine shards; and an adapter, which it does not."""
+    """Full fine-tuning on two ranks, and on four: what is sharded; an adapter, whose base is sharded or not."""
 
-    def case(family: str, method: Method, precision: Precision, rows: int, length: int, ranks: int = 2) -> Case:
-        return Case(family, method, Workload(rows, length, precision=precision, ranks=ranks, device="cpu"))
+    def case(family: str, method: Method, precision: Precision, rows: int, length: int, **others: Any) -> Case:
+        work = Workload(rows, length, precision=precision, device="cpu", **{"ranks": 2, **others})
+        return Case(family, method, work)
 
     alone = [
         case(family, "full", *size)
         for family in ("llama", "qwen2")
-        for size in (("fp32", 1, 64), ("fp32", 4, 192), ("bf16", 1, 64))
+        for size in (("fp32", 1, 64), ("fp32", 4, 192), ("bf16", 1, 64), ("bf16", 4, 192))
     ]
     checkpointed = [replace(one, work=structs.replace(one.work, checkpointing=True)) for one in alone]
     others = [
         case("llama", "full", "fp32", 1, 64, ranks=4),
         case("llama", "full", "fp32", 4, 192, ranks=4),
+        case("llama", "full", "bf16", 1, 64, ranks=4),
         replace(case("qwen3", "full", "fp32", 2, 96), held_out=True),
+        replace(case("qwen3", "full", "bf16", 2, 96), held_out=True),
         replace(case("llama", "full", "fp32", 2, 96), held_out=True),
+        replace(case("llama", "full", "bf16", 2, 96), held_out=True),
         case("qwen2", "lora", "fp32", 1, 64),
     ]
-    return alone + checkpointed + others
+    sharded = [
+        case("llama", "lora", "fp32", 1, 64, sharded=True),
+        case("llama", "lora", "bf16", 4, 192, sharded=True),
+        case("qwen2", "lora", "fp32", 1, 64, sharded=True),
+        case("qwen2", "lora", "bf16", 4, 192, sharded=True),
+        case("qwen2", "lora", "bf16", 2, 96, ranks=4, sharded=True),
+        replace(case("qwen3", "lora", "bf16", 2, 96, sharded=True), held_out=True),
+        replace(case("qwen2", "lora", "bf16", 2, 96, sharded=True, checkpointing=True), held_out=True),
+    ]
+    return alone + checkpointed + others + sharded

@@ -92,6 +92,18 @@ def test_the_planned_spec_carries_the_planned_values_and_warns_of_nothing() -> N
     assert range_warnings(spec) == ()
 
 
+def test_a_base_that_fits_no_gpu_is_shared_by_several_and_the_spec_says_so() -> None:
+    plan = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="A100-80GB", gpus=4)
+    assert "LoRA fits on 4" in plan.answer
+    assert "the base shared by them (training.sharding: fsdp)" in plan.answer
+    spec = plan_to_spec(plan, "data/tickets.jsonl")
+    assert (spec.adapter.kind, spec.training.sharding) == ("lora", "fsdp")
+    alone = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="A100-80GB")
+    assert [method.gpus_needed for method in alone.methods if method.method == "lora"] == [4]
+    small = make_plan(tickets(300), "Qwen/Qwen2.5-7B", gpu="A100-80GB", gpus=4)
+    assert plan_to_spec(small, "data/tickets.jsonl").training.sharding == "auto"
+
+
 def test_the_method_that_fits_the_gpu_is_written_into_the_spec() -> None:
     plan = make_plan(tickets(300), "meta-llama/Llama-3.1-8B", gpu="T4")
     assert plan_to_spec(plan, "tickets.jsonl").adapter.kind == "qlora"

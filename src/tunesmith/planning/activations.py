@@ -41,8 +41,8 @@ def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     if shape.fused and not (method == "qlora" and width == 2):
         frozen += width * shape.query_width  # attention's output lies as its query does, and is copied for o_proj
     if method == "full":
-        normed = 0 if fast else 4 * shape.norm_width  # a trained norm keeps what it scales
-        if width == 4:
+        normed = 0 if fast else residual_width(method, work) * shape.norm_width  # a trained norm keeps what it scales
+        if width == residual_width(method, work):
             return frozen + normed + width * (2 * shape.hidden + shape.ffn_width)
         # Under autocast each of q, k, v and gate, up casts the norm's output for itself, the engine's gate and up once.
         casts = 4 if fast else 5
@@ -87,15 +87,15 @@ def _fast_lora(method: Method) -> bool:
 
 
 def residual_width(method: Method, work: Workload) -> int:
-    """Bytes of a number in the residual stream: fp32 where the embedding is."""
-    return 4 if method == "full" else work.width
+    """Bytes of a number in the residual stream: fp32 where the embedding is, which sharding gathers in bf16."""
+    return 4 if method == "full" and work.ranks == 1 else work.width
 
 
 def cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Copies of weights that learn, kept for the backward pass: autocast's in bf16, and LoRA's scaled B."""
     if work.precision == "bf16":
         if method == "full":
-            return 2 * shape.linear_weights
+            return 0 if work.ranks > 1 else 2 * shape.linear_weights  # sharded ones are gathered in bf16
         return 2 * trainable_parameters(shape, method, work.rank, work.virtual_tokens)
     return 4 * work.rank * shape.linear_outputs if _fast_lora(method) else 0
 
@@ -106,7 +106,7 @@ def end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     if fast_norms(shape, work):
         norm = work.tokens * shape.hidden * width
     else:
-        norm = work.tokens * shape.hidden * (8 if method == "full" else 4)
+        norm = work.tokens * shape.hidden * (4 + width if method == "full" else 4)
     if method == "prompt":  # the embeddings without the virtual tokens, and the last states without theirs
         norm += 2 * work.tokens * shape.hidden * width
     return norm + work.supervised * shape.hidden * width
@@ -131,7 +131,7 @@ def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> in
         if work.device == "cpu":  # a part at a time, which softmax turns to fp32 in a copy of its own
             softmax = (4 if width == 4 else 8) * min(logits, CACHED_LOGITS)
         return width * logits + softmax + work.supervised * shape.hidden * width
-    cast = work.precision == "bf16" and method == "full"
+    cast = work.width < residual_width(method, work)
     return 8 * logits + (2 * shape.vocabulary * shape.hidden if cast else 0)
 
 
@@ -143,12 +143,13 @@ def logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
         return max(forward_logit_bytes(shape, method, work), again)
     logits, matrix = _chunk(shape, work), shape.vocabulary * shape.hidden
     several = logits < work.supervised * shape.vocabulary
-    summed = 4 * matrix if several else 0  # the matrix' gradient by the chunks before
-    if work.width == 2:
+    width = residual_width(method, work)
+    summed = width * matrix if several else 0  # the matrix' gradient by the chunks before
+    if work.width < width:
         # The cast matrix beside log-softmax, its gradient and the logits' gradient; or the gradient and its cast.
         return summed + max(2 * matrix + 12 * logits + capped, 6 * matrix)
     # The second chunk's sum is a new matrix: the first's gradient is a view, which autograd does not add to in place.
-    return summed + max(12 * logits + capped, 4 * logits + 4 * matrix + summed)
+    return summed + max(12 * logits + capped, 4 * logits + width * matrix + summed)
 
 
 def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
@@ -156,7 +157,8 @@ def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     width = work.width
     # Of a product and its two factors; what down's adapter or weight kept of the product is gone by then, where it has
     # one. Autocast casts gradients to and fro.
-    wide = 2 if _fast_lora(method) or (width == 4 and method in ("full", "qlora")) else 3
+    casts = width < residual_width(method, work) or (width == 2 and method == "qlora")
+    wide = 2 if _fast_lora(method) or (method in ("full", "qlora") and not casts) else 3
     residual = 2 * residual_width(method, work) * shape.hidden * work.tokens
     gradients = wide * width * shape.ffn_width * work.tokens + residual
     if shape.eager:  # of attention weights and of scores, when a layer's queries, keys, values and first norm are left
@@ -164,7 +166,7 @@ def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
         gone = (activation_bytes(shape, method, work) - left) * work.tokens
         gradients = max(gradients, eager_bytes(shape, work) + residual - gone)
     if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
-        gradients += 4 * shape.vocabulary * shape.hidden
+        gradients += residual_width(method, work) * shape.vocabulary * shape.hidden
     return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
 
 
@@ -175,7 +177,7 @@ def update_bytes(shape: ModelShape, work: Workload) -> int:
     """
     several = _chunk(shape, work) < work.supervised * shape.vocabulary
     matrices = 1 if not shape.tied else 2 if work.precision == "bf16" or several else 3
-    return 4 * shape.vocabulary * shape.hidden * matrices
+    return residual_width("full", work) * shape.vocabulary * shape.hidden * matrices
 
 
 def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:

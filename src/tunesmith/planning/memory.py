@@ -112,7 +112,9 @@ def estimate(shape: ModelShape, method: Method, work: Workload) -> Memory:
         memory = msgspec.structs.replace(memory, weights=memory.weights + shape.parameters * work.width)
     if work.ranks == 1:
         return memory
-    return _sharded(memory, shape, work) if method == "full" else _replicated(memory)
+    if method == "full":
+        return _sharded(memory, shape, work)
+    return _sharded_base(memory, shape, work) if work.sharded else _replicated(memory)
 
 
 def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
@@ -130,8 +132,7 @@ def _step(shape: ModelShape, method: Method, work: Workload) -> Memory:
     if work.checkpointing:  # each layer's input is kept; one layer at a time is computed again
         activations = shape.layers * shape.hidden * residual_width(method, work) * tokens
         backward += layer + casts // shape.layers
-        if work.ranks == 1 or method != "full":  # autocast's cache lasts through the forward pass; none when sharded
-            logits = max(logits, casts + forward_logit_bytes(shape, method, work))
+        logits = max(logits, casts + forward_logit_bytes(shape, method, work))  # they last through the forward pass
         if method not in ("full", "prefix", "prompt"):
             # A frozen embedding's output is made to learn: it and its gradient stay until the next micro-batch's loss.
             logits += 2 * shape.hidden * work.width * tokens
@@ -185,13 +186,12 @@ def _sharded(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
     The embedding, the final norm and the head are one group, whole from the first pass to the end of the backward
     pass; so are their gradients once they are there. Each layer is a group that is whole while it computes. What was
     gathered comes in one buffer, which lives until the next group's has been taken apart, and gradients leave in one,
-    which lives until the next layer's leave.
+    which lives until the next layer's leave: in fp32, while all else is in the run's precision.
     """
     held = (memory.weights, memory.gradients, memory.optimizer)
     weights, gradients, optimizer = (-(-part // work.ranks) for part in held)
-    matrix = 4 * shape.vocabulary * shape.hidden
-    root = matrix * (1 if shape.tied else 2) + 4 * shape.hidden
-    layers, layer = shape.layers, (4 * shape.parameters - root) // shape.layers
+    matrix, root, layer = _groups(shape, work)
+    layers, leaving = shape.layers, 4 // work.width
     waits = memory.temporary + (0 if shape.tied else matrix)  # where it is tied, the head's gradient is in it already
     # When the last layer's backward pass begins, it is whole and the one before it is fetched; at its end its gradients
     # are there and its activations gone, its first norm's last. Later ones have the gradients of the layer after them,
@@ -201,9 +201,9 @@ def _sharded(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
     begins = waits + first
     ends = matrix + first + layer - of_layer + norm_backward_bytes(shape, "full", work)
     if layers > 2:
-        begins = max(begins, waits + 3 * layer - of_layer)
-        ends = max(ends, matrix + 4 * layer - 2 * of_layer)
-    embedding = root + memory.update + (0 if shape.tied else matrix) + layer
+        begins = max(begins, waits + (2 + leaving) * layer - of_layer)
+        ends = max(ends, matrix + (3 + leaving) * layer - 2 * of_layer)
+    embedding = root + memory.update + (0 if shape.tied else matrix) + leaving * layer
     return msgspec.structs.replace(
         memory,
         weights=weights,
@@ -211,5 +211,26 @@ def _sharded(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
         optimizer=optimizer,
         activations=memory.activations + root,
         temporary=max(begins, ends),
-        update=max(embedding, 2 * root + layer),  # or when the next pass gathers the group
+        update=max(embedding, (1 + leaving) * root + leaving * layer),  # or when the next pass gathers the group
     )
+
+
+def _sharded_base(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
+    """The frozen base is shared as in `_sharded`, and has no gradients; each rank holds the adapter."""
+    _, root, layer = _groups(shape, work)
+    base, layers = shape.parameters * work.width, min(shape.layers, 2) * layer
+    replicated = _replicated(memory)
+    return msgspec.structs.replace(
+        replicated,
+        weights=memory.weights - base + -(-base // work.ranks),
+        activations=memory.activations + root,
+        temporary=memory.temporary + layers,
+        update=max(replicated.update, 2 * root + layers),  # when a pass begins: the group beside its buffer
+    )
+
+
+def _groups(shape: ModelShape, work: Workload) -> tuple[int, int, int]:
+    """Bytes of what FSDP2 gathers at once: the embedding alone, all outside the layers, and a layer."""
+    matrix = work.width * shape.vocabulary * shape.hidden
+    root = matrix * (1 if shape.tied else 2) + work.width * shape.hidden
+    return matrix, root, (work.width * shape.parameters - root) // shape.layers

@@ -48,6 +48,9 @@ METHOD_NAMES: dict[str, str] = {
     "ppo": "RLHF, PPO (LoRA)",
 }
 
+SHARDED_BASES: tuple[Method, ...] = ("lora", "dpo")
+"""Adapters whose frozen base several GPUs can share (`training.sharding: fsdp`)."""
+
 MOST_GPUS = 1024
 """That a plan is made for, and that are looked through for the fewest that hold a model."""
 
@@ -58,12 +61,13 @@ MICRO_BATCH_TOKENS = 4096
 class MethodPlan(Struct, frozen=True):
     """One method's needs on each of the plan's GPUs: `memory` at its micro-batch, `rule_of_thumb` in GB, of one.
 
-    `trained_share` is that of the parameters in memory that learn, adapter included, as PEFT prints it.
-    `traced_bytes` is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`) and
-    the method's parameters are not sharded. `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no
-    GPU was asked for), `checkpointing` whether activations have to be computed again for that, as training then does by
-    itself, and `gpus_needed` how few of it hold one row on each (None: more than are looked for, or not asked for).
-    `gpus` are the known ones on which at least one row at a time fits as it is.
+    `trained_share` is that of the parameters in memory that learn, adapter included, as PEFT prints it. `traced_bytes`
+    is the peak of a traced step at the same micro-batch, where one was asked for (`plan --exact`) and the method's
+    parameters are not sharded. `micro_batch` is the largest that fits the asked-for GPU (0: none; None: no GPU was
+    asked for), `checkpointing` whether activations have to be computed again for that, as training then does by itself,
+    `sharded` whether its frozen base has to be shared by the GPUs (`training.sharding: fsdp`), and `gpus_needed` how
+    few of it hold one row on each (None: more than are looked for, or not asked for). `gpus` are the known ones on
+    which at least one row at a time fits as it is.
     """
 
     method: Method
@@ -77,6 +81,7 @@ class MethodPlan(Struct, frozen=True):
     traced_bytes: int | None = None
     trained_share: float | None = None
     checkpointing: bool = False
+    sharded: bool = False
     gpus_needed: int | None = None
 
 
@@ -122,8 +127,8 @@ def make_plan(
 ) -> Plan:
     """Plan fine-tuning `model` (`embedded`, a folder or a hub id) on `rows`, on `gpus` of the `gpu` where it is named.
 
-    Several share what full fine-tuning holds (FSDP); of the other methods each holds everything, and trains on rows of
-    its own.
+    Several share what full fine-tuning holds (FSDP), and the base of a LoRA adapter where it fits no other way; of the
+    other methods each holds everything. Each trains on rows of its own.
     `task` sharpens the judgement of the data's size; `prices` is a price table of the user's own; `budget` is in
     dollars for training; `monthly_calls` and `larger`, the model to compare with, are for `Plan.volume`.
     Raises SpecError, DataError or ModelError, each saying how to mend it.
@@ -189,6 +194,8 @@ def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
     """The run spec that follows the plan, for `data`; `output` defaults to a run named after the data file."""
     name = Path(data).name.split(".")[0] or "run"
     sections: dict[str, dict[str, float | str]] = {"adapter": {"kind": plan.method}, "training": {}}
+    if any(method.sharded for method in plan.methods if method.method == plan.method):
+        sections["training"]["sharding"] = "fsdp"
     for setting in plan.hyperparameters:
         if setting.key is not None:
             section, key = setting.key.split(".")
@@ -200,7 +207,11 @@ def plan_to_spec(plan: Plan, data: str, output: str | None = None) -> RunSpec:
 
 def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | None) -> MethodPlan:
     work = _on(work, card)
-    micro_batch, checkpointing = (None, False) if card is None else _largest(shape, method, work, card)
+    micro_batch: int | None = None
+    checkpointing = sharded = False
+    if card is not None:
+        micro_batch, checkpointing, sharded = _largest(shape, method, work, card)
+    work = msgspec.structs.replace(work, sharded=sharded)
     memory = estimate(shape, method, work)
     one_row = msgspec.structs.replace(work, rows=1)
     trainable = trainable_parameters(shape, method, work.rank)
@@ -215,6 +226,7 @@ def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | 
         rule_of_thumb=rule_of_thumb(method, shape.parameters),
         micro_batch=micro_batch,
         checkpointing=checkpointing,
+        sharded=sharded,
         gpus_needed=None if card is None else _gpus_needed(shape, method, work, card),
         gpus=tuple(
             gpu.name
@@ -224,13 +236,17 @@ def _method_plan(shape: ModelShape, method: Method, work: Workload, card: Gpu | 
     )
 
 
-def _largest(shape: ModelShape, method: Method, work: Workload, card: Gpu) -> tuple[int, bool]:
-    """The largest micro-batch that fits `card`, and whether only with checkpointing, which costs time."""
-    fitting = largest_micro_batch(shape, method, work, card.memory)
-    if fitting or method == "prefix":  # whose keys and values checkpointing would throw away
-        return fitting, False
-    fitting = largest_micro_batch(shape, method, msgspec.structs.replace(work, checkpointing=True), card.memory)
-    return fitting, fitting > 0
+def _largest(shape: ModelShape, method: Method, work: Workload, card: Gpu) -> tuple[int, bool, bool]:
+    """The largest micro-batch that fits `card`, and whether only with checkpointing, and with a sharded base.
+
+    Both cost time; checkpointing comes first, as training does that by itself.
+    """
+    for sharded in (False, True) if method in SHARDED_BASES and work.ranks > 1 else (False,):
+        for checkpointing in (False, True) if method != "prefix" else (False,):  # whose keys and values it throws away
+            tried = msgspec.structs.replace(work, checkpointing=checkpointing, sharded=sharded)
+            if fitting := largest_micro_batch(shape, method, tried, card.memory):
+                return fitting, checkpointing, sharded
+    return 0, False, False
 
 
 def _gpus_needed(shape: ModelShape, method: Method, work: Workload, card: Gpu) -> int | None:
@@ -272,7 +288,9 @@ def _answer(
     more = " or more" if chosen.micro_batch == LARGEST_MICRO_BATCH else ""
     rows = "row" if chosen.micro_batch == 1 else f"rows{more}"
     again = ", activations computed again to save memory" if chosen.checkpointing else ""
-    return f"{name} fits on {those}, {chosen.micro_batch} {rows} of {work.length:,} tokens at a time{each}{again}."
+    shared = ", the base shared by them (training.sharding: fsdp)" if chosen.sharded else ""
+    fitting = f"{chosen.micro_batch} {rows} of {work.length:,} tokens at a time{each}"
+    return f"{name} fits on {those}, {fitting}{shared}{again}."
 
 
 def _on_more(methods: Sequence[MethodPlan]) -> list[tuple[Method, int]]:

@@ -79,7 +79,8 @@ def fits(method: MethodPlan) -> str:
     if method.micro_batch is None:
         return method.gpus[0] if method.gpus else "none known"
     if method.micro_batch:
-        return f"{'checkpointed' if method.checkpointing else 'fits'}, {rows(method.micro_batch)}"
+        how = [name for name, so in (("sharded", method.sharded), ("checkpointed", method.checkpointing)) if so]
+        return f"{' and '.join(how) or 'fits'}, {rows(method.micro_batch)}"
     return "does not fit" if method.gpus_needed is None else f"takes {method.gpus_needed} of them"
 
 

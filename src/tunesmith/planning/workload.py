@@ -19,8 +19,8 @@ class Workload(Struct, frozen=True):
     """What one forward and backward pass holds: `rows` of `length` tokens, a share of which is supervised.
 
     `ranks` processes train together, each with `rows` of its own; full fine-tuning shares weights, gradients and
-    optimizer state among them (FSDP, fully sharded). `rollouts` are the replies that a step of GRPO or PPO samples,
-    `virtual_tokens` those of prefix and prompt tuning.
+    optimizer state among them (FSDP, fully sharded), and an adapter its frozen base where it is `sharded`. `rollouts`
+    are the replies that a step of GRPO or PPO samples, `virtual_tokens` those of prefix and prompt tuning.
     """
 
     rows: int
@@ -30,6 +30,7 @@ class Workload(Struct, frozen=True):
     rank: int = 16
     checkpointing: bool = False
     ranks: int = 1
+    sharded: bool = False
     rollouts: int = 64
     device: Literal["cpu", "cuda"] = "cuda"
     virtual_tokens: int = VIRTUAL_TOKENS

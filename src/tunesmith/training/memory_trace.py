@@ -47,7 +47,7 @@ def with_traced_peaks(plan: Plan) -> Plan:
     config, work = read_config(plan.model.name), plan.work
     methods = tuple(
         method
-        if method.method == "full" and plan.gpus > 1
+        if method.sharded or (method.method == "full" and plan.gpus > 1)
         else msgspec.structs.replace(method, traced_bytes=trace_peak(config, method.method, work))
         for method in plan.methods
     )

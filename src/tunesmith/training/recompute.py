@@ -44,6 +44,7 @@ def wants_checkpointing(
         rank=spec.adapter.r,
         virtual_tokens=spec.adapter.virtual_tokens,
         ranks=ranks.count() if wants_sharding(spec) else 1,
+        sharded=wants_sharding(spec),
     )
     without = estimate(shape, _method(spec), work).total
     needed = without > room

@@ -64,7 +64,7 @@ def sample_step(learner: Learner, method: Method, work: Workload) -> Callable[[]
     It is no first step: the optimizer has its moments.
     """
     model = learner.model
-    if method == "full" and ranks.count() > 1:  # as `wants_sharding` has it
+    if ranks.count() > 1 and (method == "full" or work.sharded):  # as `wants_sharding` has it
         shard(model, torch.device("cpu"), bf16=work.precision == "bf16")
     objective = _objective(learner, method, work)
     objective.reads_forest = False
