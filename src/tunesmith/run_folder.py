@@ -39,6 +39,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def reward_model(self) -> "RunFolder":
+        """The run that an rlhf run trains first."""
+        return RunFolder(self.root / "reward")
+
+    @property
     def merged(self) -> Path:
         """Where `export --to merged` writes."""
         return self.root / "merged"

@@ -89,6 +89,9 @@ def rewards(
     """The events of a run with an online objective."""
     draw = random.Random(seed)
     events: list[Event] = [start(0 if held_out is None else 50)]
+    if held_out is not None:
+        value = held_out(0.0)
+        events.append(EvalEvent(0, -value, 500, 0.1, False, {"reward": value, "answer_loss": answer_loss(0.0)}))
     for step in range(1, steps + 1):
         share = step / steps
         measures = {
@@ -368,6 +371,9 @@ def model_cases() -> list[Case]:
         )),
         _but("reward hacked: held-out quality falls", "reward hacking", events=rewards(
             fall(0, 2), lambda t: 0.2 * t, lambda t: 40, fall(0, 0.8), answer_loss=lambda t: 2 + 3 * t, seed=3
+        )),
+        _but("the reward never rose", "underfitting", events=rewards(
+            lambda t: 0.3, lambda t: 0.1 * t, lambda t: 40, lambda t: 0.5 - 0.1 * t, seed=4
         )),
     ]  # fmt: skip
 

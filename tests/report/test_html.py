@@ -9,11 +9,12 @@ from synthetic_run import STEPS, evaluation, events, write_events
 
 from tunesmith.errors import RunError
 from tunesmith.evaluation.result import Sample
-from tunesmith.report.html import smoothed, write_report
+from tunesmith.report.html import write_report
+from tunesmith.report.measures import smoothed
 from tunesmith.report.samples import difference, outcomes
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec
-from tunesmith.training.events import StepEvent
+from tunesmith.training.events import EvalEvent, Event, StepEvent, VerdictEvent
 
 HOSTILE = "<script>alert(1)</script> \" onload='x' </td>{{ 7*7 }}"
 
@@ -217,6 +218,31 @@ def test_the_measures_of_an_objective_are_drawn(bare_run: RunFolder) -> None:
         assert f"<h3>{title}</h3>" in text
     assert "Length of replies" not in text
     assert text.count("Held-out") > 0
+
+
+def test_a_policy_is_shown_by_its_reward_first_and_beside_the_model_that_rewards_it(bare_run: RunFolder) -> None:
+    learned = [event for event in events() if not isinstance(event, VerdictEvent)]
+
+    def measured(**measures: float) -> list[Event]:
+        """All that learned, its measures rising."""
+        return [
+            msgspec.structs.replace(e, measures={name: value * e.step for name, value in measures.items()})
+            if isinstance(e, EvalEvent | StepEvent)
+            else e
+            for e in learned
+        ]
+
+    write_events(bare_run, measured(reward=0.01, kl=0.001))
+    bare_run.reward_model.root.mkdir()
+    bare_run.reward_model.spec.write_bytes(bare_run.spec.read_bytes())
+    write_events(bare_run.reward_model, measured(accuracy=0.01))
+    text = page(bare_run)
+    titles = re.findall(r"<h[23][^>]*>([^<]+?)\s*<", text)
+    shown = ["How it learned", "No sign of reward hacking.", "Reward", "Distance from the reference"]
+    shown += ["The policy's loss", "Its reward model", "Loss", "Chosen reply scored higher"]
+    assert [title for title in titles if title in shown] == shown
+    assert "mean reward 0.145, then 0.705; KL from the reference 0.07" in text
+    assert 'href="#reward-model"' in text
 
 
 def test_a_log_without_verdicts_is_judged_in_the_report(bare_run: RunFolder) -> None:

@@ -47,7 +47,7 @@ def test_bf16_trains_as_fp32_does_up_to_its_rounding(kind: str, tickets: Path, t
 
 
 def test_a_run_leaves_its_spec_events_holdout_checkpoints_and_adapter(tickets: Path, tmp_path: Path) -> None:
-    spec = make_spec(tickets, tmp_path / "run")
+    spec = make_spec(tickets, tmp_path / "run", training={"weight_decay": 0.2})
     seen: list[Event] = []
     result = train(spec, observer=seen.append)
 
@@ -61,7 +61,7 @@ def test_a_run_leaves_its_spec_events_holdout_checkpoints_and_adapter(tickets: P
     start = seen[0]
     assert start.train_rows + start.eval_rows == 40
     assert start.warnings == range_warnings(spec)
-    assert [warning.split(",")[0] for warning in start.warnings] == ["training.max_length is 64"]
+    assert [warning.split(",")[0] for warning in start.warnings] == ["training.weight_decay is 0.2"]
     assert len(run.holdout.read_bytes().splitlines()) == start.eval_rows
     assert {path.name for path in run.root.iterdir()} == {
         "spec.yaml", "events.jsonl", "holdout.jsonl", "checkpoints", "adapter",

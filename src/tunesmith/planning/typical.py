@@ -27,6 +27,8 @@ def range_warnings(spec: RunSpec) -> tuple[str, ...]:
         section, field = key.split(".")
         value = getattr(getattr(spec, section), field)
         unused = section == "adapter" and field not in ADAPTER_OPTIONS[spec.adapter.kind]
+        if field == "max_length" and value < low:
+            continue  # harmless where no row is longer, and of rows that it cuts the run tells by itself
         if value is not None and not unused and not low <= value <= high:
             warnings.append(f"{key} is {value:g}, outside the typical {low:g} to {high:g} ({reason})")
     if spec.training.scheduler not in TYPICAL_SCHEDULERS:

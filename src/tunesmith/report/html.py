@@ -8,7 +8,6 @@ import math
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,15 @@ from tunesmith.planning.memory import Memory
 from tunesmith.planning.plan import MethodPlan, Plan
 from tunesmith.planning.typical import range_warnings
 from tunesmith.report.advice import show_advice
-from tunesmith.report.charts import Flag, Range, Series, interval_chart, line_chart, stacked_bar
+from tunesmith.report.charts import Range, Series, interval_chart, line_chart, stacked_bar
 from tunesmith.report.comparison import matrices, row_outcomes, standing_verdicts
-from tunesmith.report.measures import measure_charts
+from tunesmith.report.measures import MeasureChart, flags, measure_charts, smoothed
 from tunesmith.report.pages import render, render_part
 from tunesmith.report.plan_page import BreakEven, break_even_charts
 from tunesmith.report.run_data import RunData, read_run
 from tunesmith.report.samples import outcomes
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec
-
-SMOOTHED_SHARE = 0.08
-"""Of the run's steps: how many the smoothed training loss averages over."""
 
 LOSS_UNITS = {"sft": "loss (nats per token)"}
 """An objective's loss on its chart's axis, where it has a unit."""
@@ -86,6 +82,9 @@ def _values(data: RunData) -> dict[str, Any]:
         "verdicts": standing_verdicts(evaluation, data.folder) if evaluation else [],
         "curves": _curves(data),
         "measures": measure_charts(data),
+        "rewarded": any("reward" in step.measures for step in data.steps),
+        "reward_model": _reward_model(data),
+        "learned": data.verdicts or (() if evaluation else data.sound),
         "outcomes": outcomes(evaluation.samples) if evaluation else [],
         "shown_advice": show_advice(data.advice) if data.advice else None,
         "plan": data.plan,
@@ -97,17 +96,6 @@ def _values(data: RunData) -> dict[str, Any]:
         "contents": _contents(data),
         "versions": _versions(),
     }
-
-
-def smoothed(values: list[float]) -> list[float]:
-    """The centred moving mean of `values`: unlike an exponential one it does not lag behind a falling loss."""
-    half = round(len(values) * SMOOTHED_SHARE / 2)
-    sums = [0.0, *accumulate(values)]
-    smooth = []
-    for index in range(len(values)):
-        reach = min(half, index, len(values) - 1 - index)
-        smooth.append((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1))
-    return smooth
 
 
 def _metric(evaluation: Evaluation, metric: MetricComparison) -> ShownMetric:
@@ -142,8 +130,16 @@ def _curves(data: RunData) -> Markup | None:
         x_label="step",
         y_label=LOSS_UNITS.get(data.spec.objective.kind, "loss"),
         marker=None if best is None or not validation else (float(best), "kept"),
-        flags=[Flag(float(verdict.step), verdict.finding, verdict.status) for verdict in data.verdicts],
+        flags=flags(data) if len(evals) == len(data.evals) else [],
     )
+
+
+def _reward_model(data: RunData) -> list[MeasureChart]:
+    """How an rlhf run's reward model learned."""
+    if data.reward_model is None:
+        return []
+    loss = _curves(data.reward_model)
+    return [*([MeasureChart("Loss", loss)] if loss else []), *measure_charts(data.reward_model)]
 
 
 def _methods(plan: Plan) -> list[ShownMethod]:
@@ -204,6 +200,7 @@ def _contents(data: RunData) -> list[tuple[str, str]]:
     sections = (
         ("help", "Did it help?", data.evaluation),
         ("curves", "How it learned", data.steps or data.evals),
+        ("reward-model", "Its reward model", data.reward_model and data.reward_model.steps),
         ("samples", "What they say", data.evaluation and data.evaluation.samples),
         ("advice", "Should it be fine-tuned?", data.advice),
         ("data", "The data", data.check),

@@ -24,7 +24,8 @@ _T = TypeVar("_T")
 class RunData:
     """A run as far as it went; `steps` and `evals` are in order, each step once (the last time, if resumed).
 
-    `verdicts` are those recorded while it trained, and what its curves show beside them.
+    `verdicts` are those recorded while it trained, and what its curves show beside them; `sound` is what they show
+    where that is no trouble. `reward_model` is the run that an rlhf run trained first.
     """
 
     folder: RunFolder
@@ -37,7 +38,9 @@ class RunData:
     steps: tuple[StepEvent, ...]
     evals: tuple[EvalEvent, ...]
     verdicts: tuple[VerdictEvent, ...]
+    sound: tuple[VerdictEvent, ...]
     end: EndEvent | None
+    reward_model: "RunData | None"
 
 
 def read_run(folder: RunFolder) -> RunData:
@@ -69,7 +72,9 @@ def read_run(folder: RunFolder) -> RunData:
         steps=tuple(steps[step] for step in sorted(steps)),
         evals=tuple(evals[step] for step in sorted(evals)),
         verdicts=curve_verdicts(events),
+        sound=tuple(verdict for verdict in judge_events(events) if verdict.status == "good"),
         end=end,
+        reward_model=read_run(folder.reward_model) if folder.reward_model.spec.is_file() else None,
     )
 
 

@@ -16,7 +16,10 @@ from tunesmith.errors import RunError
 
 
 class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
-    """Training began (or resumed, when `step` is not 0); `warnings` are the spec's values that are not usual."""
+    """Training began (or resumed, when `step` is not 0); `warnings` are the spec's values that are not usual.
+
+    `objective` is its kind: the two runs of an `rlhf` spec have their own.
+    """
 
     step: int = 0
     total_steps: int = 0
@@ -30,6 +33,7 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     precision: str = ""
     time: float = 0.0
     warnings: tuple[str, ...] = ()
+    objective: str = ""
 
 
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):

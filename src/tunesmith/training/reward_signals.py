@@ -30,7 +30,15 @@ SURE = 3.0
 """Standard errors by which the mean of the last third must exceed that of the first to be a rise."""
 
 SIGNAL = "reward rises while the policy drifts, or its replies change in length"
-MEND = "Raise objective.beta (the KL penalty), lower the learning rate, stop earlier, or mend the reward."
+MEND = (
+    "Raise the KL penalty (grpo: beta, ppo: kl_coef), lower training.learning_rate, stop earlier, or mend the reward."
+)
+
+FRUITLESS_SIGNAL = "reward on held-out prompts stays where it was"
+FRUITLESS_MEND = (
+    "Raise training.learning_rate or training.steps; if training rewards are flat, too, look whether the reward tells "
+    "the model's own good replies from its bad ones."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class RewardCurves:
     """By step: mean reward; and, empty where not recorded, KL in nats per token, and reply length in tokens.
 
     By evaluation: `held_out` is the mean reward on held-out prompts, `answer_loss` the loss on the data's own replies.
+    `before` is that reward before the first step, where it was measured.
     """
 
     reward: tuple[float, ...]
@@ -45,6 +54,7 @@ class RewardCurves:
     length: tuple[float, ...] = ()
     held_out: tuple[float, ...] = ()
     answer_loss: tuple[float, ...] = ()
+    before: float | None = None
 
 
 def read_rewards(events: Iterable[Event]) -> RewardCurves:
@@ -54,10 +64,12 @@ def read_rewards(events: Iterable[Event]) -> RewardCurves:
     length: list[float] = []
     held_out: list[float] = []
     answer_loss: list[float] = []
+    before: float | None = None
     for event in events:
         match event:
             case EvalEvent(measures={"reward": value} as measures):
                 held_out.append(value)
+                before = value if event.step == 0 else before
                 answer_loss += [measures["answer_loss"]] if "answer_loss" in measures else []
             case StepEvent(measures={"reward": value} as measures):
                 reward.append(value)
@@ -65,11 +77,11 @@ def read_rewards(events: Iterable[Event]) -> RewardCurves:
                 length += [measures["completions/mean_length"]] if "completions/mean_length" in measures else []
             case _:
                 pass
-    return RewardCurves(tuple(reward), tuple(kl), tuple(length), tuple(held_out), tuple(answer_loss))
+    return RewardCurves(tuple(reward), tuple(kl), tuple(length), tuple(held_out), tuple(answer_loss), before)
 
 
-def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
-    """Whether the reward is being hacked; None for an objective without rewards."""
+def judge_rewards(curves: RewardCurves, step: int = 0, *, ended: bool = False) -> VerdictEvent | None:
+    """Whether the reward is being hacked, or has `ended` where it began; None for an objective without rewards."""
     if not curves.reward:
         return None
     if len(curves.reward) < LEAST_STEPS:
@@ -82,9 +94,9 @@ def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
         evidence += f"; KL from the reference {distance:.2g} nats per token"
         signs += ["it is far from its reference"] if distance > FAR else []
     if curves.length:
-        before, after = (float(part.mean()) for part in _thirds(curves.length))
-        evidence += f"; replies of {before:.0f}, then {after:.0f} tokens"
-        factor = after / max(before, 1.0)
+        short, long = (float(part.mean()) for part in _thirds(curves.length))
+        evidence += f"; replies of {short:.0f}, then {long:.0f} tokens"
+        factor = long / max(short, 1.0)
         signs += ["its replies swell"] if factor > SWOLLEN else ["its replies collapse"] if factor < 1 / SWOLLEN else []
     overfitted = len(curves.held_out) >= 3 and _fell(curves.held_out)
     if overfitted:
@@ -94,6 +106,12 @@ def judge_rewards(curves: RewardCurves, step: int = 0) -> VerdictEvent | None:
         evidence += f"; loss on the data's own replies {min(curves.answer_loss):.3g}, then {curves.answer_loss[-1]:.3g}"
         signs.append("the data's own replies become unlikely")
     if not _rose(first, last) or not signs:
+        best = max(curves.held_out[1:], default=None)
+        if ended and curves.before is not None and best is not None and best <= curves.before:
+            finding = (
+                f"The reward on held-out prompts never rose: {curves.before:.3g} before training, then {best:.3g}."
+            )
+            return VerdictEvent(step, "underfitting", "warn", finding, FRUITLESS_MEND, evidence, FRUITLESS_SIGNAL)
         return VerdictEvent(step, "reward hacking", "good", "No sign of reward hacking.", "", evidence)
     grave = overfitted or len(signs) > 1
     finding = f"The reward rises, but {' and '.join(signs)}: it may be {'' if grave else 'starting to be '}hacked."

@@ -39,6 +39,7 @@ from tunesmith.training.recompute import wants_checkpointing
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
 from tunesmith.training.sharding import give_back, shard, wants_sharding, whole_state
+from tunesmith.training.signals import last_signals
 from tunesmith.training.trackers import Trackers, must_have_trackers
 
 if TYPE_CHECKING:
@@ -76,19 +77,22 @@ class RunResult:
         """Training throughput, padding not counted."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
-    def _measured(self, loss: float) -> str:
+    @property
+    def _measure(self) -> tuple[str, float]:
+        """What the best step was chosen by, its name and the sign that the recorded loss has of it."""
         rewarded = isinstance(self.run.load_spec().objective, GrpoSpec | PpoSpec | RlhfSpec)
-        return f"held-out reward {-loss:.4f}" if rewarded else f"validation loss {loss:.4f}"
+        return ("held-out reward", -1.0) if rewarded else ("validation loss", 1.0)
 
     def account(self) -> str:
         """What happened, in two lines for people."""
+        measure, sign = self._measure
         ended = {
             "finished": "finished",
-            "early_stopping": "stopped early (validation loss no longer improved)",
+            "early_stopping": f"stopped early ({measure} no longer improved)",
             "interrupted": "interrupted",
         }[self.reason]
         kept = "the last step" if self.best_step is None else f"step {self.best_step}"
-        loss = "" if self.best_loss is None else f", {self._measured(self.best_loss)}"
+        loss = "" if self.best_loss is None else f", {measure} {sign * self.best_loss:.4f}"
         lines = f"{ended} after {self.steps:,} steps, {self.seconds:.1f} s, {self.tokens_per_second:,.0f} tokens/s"
         if self.reason == "interrupted":
             return f"{lines}\ncheckpoint in {self.run.checkpoints}"
@@ -123,7 +127,7 @@ def _train_rlhf(
     run: RunFolder, spec: RunSpec, rlhf: RlhfSpec, *, resume: bool, observer: TrainObserver | None
 ) -> RunResult:
     """Two runs: a reward model in the folder `reward`, then the policy that it rewards in the folder itself."""
-    stage = RunFolder(run.root / "reward")
+    stage = run.reward_model
     if not ranks.from_main(stage.adapter.is_dir() or stage.model.is_dir()):
         reward = spec.model_copy(update={"objective": rlhf.reward_model, "output": str(stage.root)})
         begun = ranks.from_main(stage.spec.exists())
@@ -212,6 +216,7 @@ def _train(
                 truncated_rows=data.truncated_rows,
                 supervised_tokens_lost=data.supervised_tokens_lost,
                 model=spec.model,
+                objective=spec.objective.kind,
                 precision="bf16" if bf16 else "fp32",
                 time=time.time(),
                 warnings=range_warnings(spec),
@@ -221,7 +226,10 @@ def _train(
             progress, reason = run_loop(engine, data, spec.training, log, checkpoints, progress, interrupted)
             if reason != "interrupted":
                 _save_trained(run, model, tokenizer, checkpoints, progress, start)
-            log.record(EndEvent(progress.step, reason, progress.best_step, progress.seconds))
+            end = EndEvent(progress.step, reason, progress.best_step, progress.seconds)
+            for verdict in last_signals(log.events, end):
+                log.record(verdict)
+            log.record(end)
     return RunResult(
         run=run,
         reason=reason,

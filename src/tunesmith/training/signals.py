@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunesmith.training.curves import LEAST_FOR_NOISE, Curves, noise, read_curves, smooth, sure
-from tunesmith.training.events import EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
+from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent
 from tunesmith.training.reward_signals import judge_rewards, read_rewards
 
 RISE = 0.015
@@ -74,10 +74,17 @@ def live_signals(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
         return ()
     if isinstance(last, StepEvent) and last.step != 1 and last.step % LOOK_EVERY != 0:
         return ()
+    return _new(judge_events(events, last.step), events)
+
+
+def last_signals(events: Sequence[Event], end: EndEvent) -> tuple[VerdictEvent, ...]:
+    """What `events` newly show now that the run ends as `end` says, to be recorded before it."""
+    return () if end.reason == "interrupted" else _new(judge_events([*events, end], end.step), events)
+
+
+def _new(verdicts: Sequence[VerdictEvent], events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
     known = {event.name for event in events if isinstance(event, VerdictEvent)}
-    return tuple(
-        verdict for verdict in judge_events(events, last.step) if verdict.status != "good" and verdict.name not in known
-    )
+    return tuple(verdict for verdict in verdicts if verdict.status != "good" and verdict.name not in known)
 
 
 def judge_events(events: Sequence[Event], step: int | None = None) -> tuple[VerdictEvent, ...]:
@@ -88,10 +95,10 @@ def judge_events(events: Sequence[Event], step: int | None = None) -> tuple[Verd
     """
     if step is None:
         step = max((event.step for event in events if isinstance(event, StepEvent | EvalEvent)), default=0)
-    rewards = judge_rewards(read_rewards(events), step)
+    curves = read_curves(events)
+    rewards = judge_rewards(read_rewards(events), step, ended=curves.reason is not None)
     if rewards is not None:
         return (rewards,)
-    curves = read_curves(events)
     blind = any(isinstance(event, StartEvent) and event.train_rows and not event.eval_rows for event in events)
     if curves.steps or curves.reason is not None or blind:
         return (judge_curves(curves, step),)

@@ -144,6 +144,7 @@ class _Recorder(TrainerCallback):
                 truncated_rows=0,
                 supervised_tokens_lost=0.0,
                 model=self._spec.model,
+                objective=self._spec.objective.kind,
                 precision="bf16" if args.bf16 else "fp32",
                 time=time.time(),
                 warnings=range_warnings(self._spec),

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tunesmith.evaluation.result import Change, Evaluation, MetricComparison, Verdict
 from tunesmith.report.charts import thinned
-from tunesmith.report.html import smoothed
+from tunesmith.report.measures import smoothed
 from tunesmith.report.run_data import curve_verdicts
 from tunesmith.run_folder import RunFolder
 from tunesmith.server.job_results import read_events
