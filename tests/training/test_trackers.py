@@ -63,6 +63,16 @@ def test_a_tracker_that_fails_is_switched_off_and_the_run_goes_on(
     ) == 1
 
 
+def test_what_a_tracker_prints_is_not_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorboard")
+    with Trackers(spec("tensorboard"), RunFolder(tmp_path)) as told:
+        told._trackers[0].log = lambda values, step: print("* Trackio project initialized")
+        told(STEP)
+    printed = capsys.readouterr()
+    assert "Trackio" in printed.err
+    assert printed.out == ""
+
+
 def test_a_tracker_that_cannot_start_is_switched_off_and_the_run_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,10 +2,12 @@
 
 They are Accelerate's, so a name means what it means everywhere else; the run's own record stays `events.jsonl`.
 A tracker that fails (no network, nobody logged in) is switched off with a warning: hours of work are worth more than
-their picture.
+their picture. What one prints goes to standard error, since standard output is the run's own (`--json`).
 """
 
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -30,7 +32,8 @@ class Trackers:
     def __init__(self, spec: RunSpec, run: RunFolder, observer: Observer | None = None) -> None:
         self._observer = observer
         self._spec = spec
-        self._trackers = [_make(name, run) for name in spec.training.report_to] if ranks.is_main() else []
+        with contextlib.redirect_stdout(sys.stderr):
+            self._trackers = [_make(name, run) for name in spec.training.report_to] if ranks.is_main() else []
 
     def __enter__(self) -> Self:
         self._each(lambda tracker: tracker.start())
@@ -53,7 +56,8 @@ class Trackers:
     def _each(self, tell: Callable[["GeneralTracker"], None]) -> None:
         for tracker in tuple(self._trackers):
             try:
-                tell(tracker)
+                with contextlib.redirect_stdout(sys.stderr):
+                    tell(tracker)
             except Exception as error:  # noqa: BLE001  # whatever a service's client raises
                 log.warning("training.report_to: %s failed and is switched off: %s", tracker.name, error)
                 self._trackers.remove(tracker)
