@@ -68,8 +68,29 @@ def test_loss_and_gradients_are_those_of_transformers(architecture: str, adapter
     fast = copy.deepcopy(model)
     use_fast_lora(fast)
     use_fast_layers(fast)
-    assert {name.removeprefix(architecture.capitalize()) for name in taken(fast)} == {"RMSNorm", "MLP", "Attention"}
+    assert {name.removeprefix(architecture.capitalize()) for name in taken(fast)} == {
+        "RMSNorm",
+        "MLP",
+        "Attention",
+        "DecoderLayer",
+    }
     assert_same(model, fast, batch)
+
+
+def test_after_the_last_attention_only_what_is_read_is_computed() -> None:
+    model = build("llama")
+    assert use_forest_attention(model)
+    use_fast_layers(model)
+    tokens: list[int] = []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _module, arguments: tokens.append(arguments[0].shape[1]))
+    batch = plant_batch(make_rows(6))
+    token_loss = TokenLoss(model)
+    tokens.clear()
+    token_loss.of(batch)
+    *before, last = tokens
+    assert set(before) == {batch.input_ids.shape[1]}
+    assert last == batch.positions.unique().numel() < batch.input_ids.shape[1]
 
 
 def test_an_adapter_on_some_of_the_projections_learns_the_same() -> None:

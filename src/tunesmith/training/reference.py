@@ -26,6 +26,7 @@ from tunesmith.training import ranks
 from tunesmith.training.batches import Example, Row
 from tunesmith.training.checkpoint import storage_errors
 from tunesmith.training.data import TrainingData
+from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.forest_attention import use_forest_attention
 from tunesmith.training.preference import Judged, Pair
 from tunesmith.training.sharding import is_sharded, own_part
@@ -84,8 +85,10 @@ class Reference:
 def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *, bf16: bool) -> Tensor:
     """Log-probability of each row's supervised tokens, summed (rows,), under the model that training starts from."""
     use_forest_attention(model)
-    token_loss = TokenLoss(model)
     device = next(model.parameters()).device
+    if device.type == "cpu" and not is_sharded(model):
+        use_fast_layers(model)
+    token_loss = TokenLoss(model)
     training = model.training
     model.eval()
     autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()

@@ -66,13 +66,17 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Tokens `start` to `end` of a forest's flat sequence: all of it, or what one `lane` computes."""
+    """Tokens `start` to `end` of a forest's flat sequence: all of it, or what one `lane` computes.
+
+    `read` are the places in it, each once, whose last hidden states are asked for; None means all.
+    """
 
     forest: Forest
     start: int
     end: int
     lane: int = 0
     meeting: Meeting | None = None
+    read: Tensor | None = None  # (read,)
 
     @property
     def position_ids(self) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -99,6 +99,8 @@ class TokenLoss:
         """What the head is fed at `positions`, (positions, hidden), and the logits: none, if we know the head."""
         captured: list[Tensor] = []
         lane = threading.get_ident()
+        if stretch is not None and positions.device.type == "cpu":
+            stretch = replace(stretch, read=torch.unique(positions))
 
         def select(_head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             if threading.get_ident() != lane:
