@@ -124,8 +124,10 @@ def test_ranks_share_the_rollouts_of_a_step(kind: str, pairs: Path, brevity: str
     assert all(event.measures["reward"] <= 0 for event in read_events(run) if isinstance(event, StepEvent))
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_one_process_goes_on_from_what_two_have_left(adapter: str, tickets: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("adapter", "ranks_after"), [("lora", 1), ("full", 1), ("full", 2)])
+def test_one_process_or_two_go_on_from_what_two_have_left(
+    adapter: str, ranks_after: int, tickets: Path, tmp_path: Path
+) -> None:
     def spec(output: str) -> RunSpec:
         return make_spec(tickets, tmp_path / output, adapter={"kind": adapter}, training=SETTINGS)
 
@@ -142,7 +144,7 @@ def test_one_process_goes_on_from_what_two_have_left(adapter: str, tickets: Path
     run_ranks(2, stop_in_the_middle)
     run = RunFolder(Path(part.output))
     assert steps(run) == [1, 2]
-    train(part, resume=True)
+    run_ranks(ranks_after, lambda: train(part, resume=True) and None)
     assert curve(run) == pytest.approx(curve(whole), rel=1e-5)
     assert steps(run) == [1, 2, 3, 4]
 

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from tunesmith.errors import RunError, StorageError
 from tunesmith.storage import atomic_folder
 from tunesmith.training import ranks
-from tunesmith.training.sharding import as_part_of, whole
+from tunesmith.training.sharding import as_part_of, give_back, whole
 
 KEEP = 2
 """Newest checkpoints kept: a damaged disk block then costs one interval, not the run."""
@@ -51,6 +51,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._folder = folder
+        self._model = model
         self._optimizer = optimizer
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
 
@@ -109,6 +110,7 @@ class Checkpoints:
         shapes = {name: value.shape for name, value in self._parameters.items()}
         if {name: value.shape for name, value in saved.items()} != shapes:
             raise RunError(f"{path}: not of this model and adapter; resume with the run's own spec and model")
+        give_back(self._model)  # or the next pass would compute with what the last one left gathered
         for name, parameter in self._parameters.items():
             parameter.copy_(as_part_of(parameter, saved[name]))
 
