@@ -46,7 +46,7 @@ def test_a_batch_gives_each_prompt_its_own_greedy_reply_in_order(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     prompts = some_prompts(12)
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     expected = [tokenizer.decode(slow_greedy(model, prompt, ends, 10), skip_special_tokens=True) for prompt in prompts]
     replies = generate(model, tokenizer, prompts, max_new_tokens=10)
     assert replies == [text.strip() for text in expected]
@@ -83,7 +83,7 @@ def test_padding_is_right_for_other_architectures(config: PretrainedConfig, toke
     torch.manual_seed(0)
     other = AutoModelForCausalLM.from_config(config).eval()
     prompts = some_prompts(6)
-    ends = end_tokens(other, tokenizer)
+    ends = end_tokens(other.generation_config, tokenizer)
     expected = [tokenizer.decode(slow_greedy(other, prompt, ends, 6), skip_special_tokens=True) for prompt in prompts]
     assert generate(other, tokenizer, prompts, max_new_tokens=6) == [text.strip() for text in expected]
 
@@ -101,7 +101,7 @@ def test_a_reply_ends_at_the_turn_end_of_the_chat_template(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     turn = tokenizer.convert_tokens_to_ids("<|turn|>")
-    assert end_tokens(model, tokenizer) == [1, turn]
+    assert end_tokens(model.generation_config, tokenizer) == [1, turn]
     prompts = some_prompts(40)
     ended = [slow_greedy(model, prompt, [1, turn], 20) for prompt in prompts]
     assert any(len(tokens) < 20 for tokens in ended)
@@ -130,7 +130,7 @@ def test_soft_tokens_stand_before_each_prompt_of_a_batch_unless_they_are_off(
     soft: Any = get_peft_model(copy.deepcopy(model), kind(task_type="CAUSAL_LM", num_virtual_tokens=4)).eval()
     torch.nn.init.normal_(soft.prompt_encoder["default"].embedding.weight)
     prompts = some_prompts(12)
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     expected = [tokenizer.decode(slow_greedy(soft, prompt, ends, 8), skip_special_tokens=True) for prompt in prompts]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

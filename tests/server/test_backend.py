@@ -1,22 +1,41 @@
-"""A vLLM behind the server: a stand-in that speaks its wire as its documentation shows it."""
+"""A vLLM behind the server: a stand-in that answers as vLLM 0.32.0 did, whose answers were written down."""
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tunesmith.models.load import resolve_model
+from tunesmith.models.load import load_tokenizer, resolve_model
 from tunesmith.server.auth import create_key
+from tunesmith.server.language import Language, read_language
+from tunesmith.server.replies import GenerationRequest
+from tunesmith.server.sampling import Sampling, TokenChoice
 from tunesmith.server.store import Store
+from tunesmith.server.vllm_wire import Reader
 
 TUNED = "ft:embedded:tester:desk:0a1b2c3d"
-ASK = {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 4}
+ASK = {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
+SAID = "Goodbye, my name"
+END = 0
+
+
+@cache
+def language() -> Language:
+    return read_language("embedded", most_context=None)
+
+
+@cache
+def tokens_of(text: str) -> tuple[int, ...]:
+    return tuple(load_tokenizer("embedded").encode(text, add_special_tokens=False))
 
 
 @dataclass
@@ -25,40 +44,60 @@ class Vllm:
 
     url: str = ""
     name: str = "tiny"
+    context: int = 1024
+    says: str = SAID
+    serves: str = "embedded"
     adapters: dict[str, str] = field(default_factory=dict)
     loads: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
     refuses_adapters: bool = False
+    stops_after: int = 1000
 
 
 def answer(vllm: Vllm, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     """Status and body; a list is a stream."""
     match path:
         case "/v1/models":
-            base = {"id": vllm.name, "object": "model", "root": resolve_model("embedded"), "parent": None}
-            return 200, {"object": "list", "data": [base]}
+            base = {"id": vllm.name, "object": "model", "root": resolve_model(vllm.serves), "parent": None}
+            return 200, {"object": "list", "data": [base | {"max_model_len": vllm.context}]}
         case "/v1/load_lora_adapter":
             vllm.loads += 1
             if vllm.refuses_adapters:
-                return 400, {"object": "error", "message": "LoRA is not enabled", "code": 400}
+                return 404, {"detail": "Not Found"}
             if body["lora_name"] in vllm.adapters:
-                return 400, {"error": {"message": f"The lora adapter '{body['lora_name']}' has already been loaded."}}
+                told = f"The lora adapter '{body['lora_name']}' has already been loaded."
+                return 400, {"error": {"message": told, "type": "InvalidUserInput", "param": None, "code": 400}}
             vllm.adapters[body["lora_name"]] = body["lora_path"]
             return 200, f"Success: LoRA adapter '{body['lora_name']}' added successfully."
         case "/v1/unload_lora_adapter":
             del vllm.adapters[body["lora_name"]]
             return 200, "Success"
+    assert path == "/v1/completions"
     vllm.asked.append(body)
     if body["model"] not in (vllm.name, *vllm.adapters):
-        return 404, {"error": {"message": f"The model `{body['model']}` does not exist.", "code": 404}}
-    if body.get("temperature") == 1.5:
-        return 400, {"object": "error", "message": "too hot", "type": "BadRequestError", "param": "temperature"}
-    said = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
+        told = f"The model `{body['model']}` does not exist."
+        return 404, {"error": {"message": told, "type": "NotFoundError", "param": "model", "code": 404}}
     if not body.get("stream"):
-        choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
-        return 200, said | {"choices": [choice]}
-    deltas = [({"role": "assistant", "content": ""}, None), ({"content": "Hi"}, None), ({}, "stop")]
-    return 200, [said | {"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+        entries = [
+            {str(token): {"logprob": -1.0, "rank": 3}, "7": {"logprob": -0.5, "rank": 1}} for token in body["prompt"]
+        ]
+        return 200, {"choices": [{"index": 0, "text": ".", "prompt_logprobs": [None, *entries[1:]], "token_ids": None}]}
+    said = (*tokens_of(vllm.says), END)
+    chunks = []
+    for place, token in enumerate(said[: body["max_tokens"]][: vllm.stops_after], start=1):
+        logprobs = None
+        if body.get("logprobs") is not None:
+            top = {f"token_id:{token}": -1.5, "token_id:16": -0.5}
+            logprobs = {
+                "text_offset": [0],
+                "token_logprobs": [-1.5],
+                "tokens": [f"token_id:{token}"],
+                "top_logprobs": [top],
+            }
+        finish = "stop" if token == END else "length" if place == body["max_tokens"] else None
+        part = {"text": "…", "logprobs": logprobs, "finish_reason": finish, "stop_reason": None, "token_ids": [token]}
+        chunks += [{"id": "cmpl-1", "choices": [{"index": index} | part]} for index in range(body["n"])]
+    return 200, chunks
 
 
 @pytest.fixture
@@ -100,25 +139,108 @@ def chat(client: TestClient, model: str = "gpt-4o-mini", **changes: Any) -> Any:
     return client.post("/v1/chat/completions", json={"model": model} | ASK | changes)
 
 
-def test_a_base_model_is_asked_there_under_its_own_name(client: TestClient, vllm: Vllm) -> None:
-    said = chat(client, user="u", temperature=0.5, seed=1).json()
-    assert (said["model"], said["choices"][0]["message"]["content"]) == ("gpt-4o-mini", "Hi")
-    assert vllm.asked == [ASK | {"model": "tiny", "temperature": 0.5, "seed": 1}]
+def test_it_is_asked_in_tokens_with_every_setting_said_outright(client: TestClient, vllm: Vllm) -> None:
+    said = chat(client, user="u", temperature=0.5, seed=2**64 + 1, stop=["x"], logit_bias={"5": -1}).json()
+    assert (said["model"], said["choices"][0]["message"]["content"]) == ("gpt-4o-mini", SAID)
+    assert (said["usage"]["prompt_tokens"], said["usage"]["completion_tokens"]) == (10, len(tokens_of(SAID)) + 1)
+    assert vllm.asked == [
+        {
+            "model": "tiny",
+            "prompt": list(tokens_of("<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n")),
+            "max_tokens": 8,
+            "n": 1,
+            "temperature": 0.5,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": 1,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "logit_bias": {"5": -1.0},
+            "stop": ["x"],
+            "stop_token_ids": sorted(language().ends),
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            "stream": True,
+        }
+    ]
+
+
+def test_what_it_would_refuse_is_asked_in_a_form_that_it_takes(client: TestClient, vllm: Vllm) -> None:
+    greedy = chat(client, temperature=0, n=3).json()
+    assert [choice["message"]["content"] for choice in greedy["choices"]] == [SAID] * 3
+    assert chat(client, top_p=0).status_code == 200
+    assert [(body["n"], body["temperature"], body["top_p"]) for body in vllm.asked] == [(1, 0, 1)] * 2
+    assert chat(client, max_tokens=100_000).status_code == 200
+    assert vllm.asked[-1]["max_tokens"] == 1024 - 10
+
+
+def test_its_context_is_the_limit_when_it_is_the_shorter(client: TestClient, vllm: Vllm) -> None:
+    vllm.context = 8
+    error = chat(client).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+
+
+def test_text_parts_and_logprobs_are_those_of_our_own_engine(client: TestClient, vllm: Vllm) -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo?"}]
+    told = chat(client, messages=[{"role": "user", "content": parts}], logprobs=True, top_logprobs=1).json()
+    assert vllm.asked[0]["prompt"] == list(tokens_of("<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"))
+    first = told["choices"][0]["logprobs"]["content"][0]
+    assert (first["token"], first["logprob"], bytes(first["bytes"])) == ("Goodbye", -1.5, b"Goodbye")
+    assert [(rival["token"], rival["logprob"]) for rival in first["top_logprobs"]] == [(".", -0.5)]
+
+
+def test_a_required_call_is_held_to_our_grammar_and_read_here(client: TestClient, vllm: Vllm) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    vllm.says = '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
+    choice = chat(client, tools=[tool], tool_choice="required", max_tokens=60).json()["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
+    assert choice["finish_reason"] == "tool_calls"
+    assert "%json" in vllm.asked[0]["structured_outputs"]["grammar"]
+
+
+def test_an_object_ends_where_it_is_whole(client: TestClient, vllm: Vllm) -> None:
+    vllm.says = '{"a":1} and more'
+    choice = chat(client, response_format={"type": "json_object"}, max_tokens=60).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('{"a":1}', "stop")
+
+
+def test_an_object_is_closed_before_its_limit(client: TestClient, vllm: Vllm) -> None:
+    vllm.says = '{"a":"Goodbye, my name is, my name is, my name is, my name is'
+    answer = chat(client, response_format={"type": "json_object"}, max_tokens=16, logprobs=True).json()
+    assert json.loads(answer["choices"][0]["message"]["content"])["a"].startswith("Goodbye, my name")
+    assert answer["choices"][0]["logprobs"]["content"][-1]["logprob"] == -9999.0
+    assert answer["usage"]["completion_tokens"] <= 16
+
+
+def test_a_text_completion_echoes_its_prompt_with_logprobs(client: TestClient, vllm: Vllm) -> None:
+    ask = {"model": "embedded", "prompt": "The bear", "max_tokens": 0, "echo": True, "logprobs": 1}
+    told = client.post("/v1/completions", json=ask).json()
+    assert told["choices"][0]["logprobs"]["token_logprobs"] == [None, -1.0]
+    assert told["choices"][0]["logprobs"]["top_logprobs"][1] == {"%": -0.5}
+    assert told["usage"]["completion_tokens"] == 0
+    assert vllm.asked[0]["prompt_logprobs"] == 1
 
 
 def test_another_name_after_a_restart_is_learned(client: TestClient, vllm: Vllm) -> None:
     assert chat(client).status_code == 200
     vllm.name = "renamed"
-    assert chat(client).status_code == 404
     assert chat(client).status_code == 200
 
 
 def test_a_stream_passes_through_with_our_name_for_the_model(client: TestClient) -> None:
     lines = chat(client, stream=True).text.split("\n\n")
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hi"
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == SAID
     assert {chunk["model"] for chunk in chunks} == {"gpt-4o-mini"}
     assert lines[-2] == "data: [DONE]"
+
+
+def test_one_that_leaves_off_is_an_error_and_no_end(client: TestClient, vllm: Vllm) -> None:
+    vllm.stops_after = 2
+    assert chat(client).json()["error"]["code"] == "backend_unreachable"
+    assert "backend_unreachable" in chat(client, stream=True).text
 
 
 def test_the_playground_shows_what_it_says(client: TestClient, store: Store) -> None:
@@ -128,10 +250,9 @@ def test_the_playground_shows_what_it_says(client: TestClient, store: Store) -> 
     key = create_key(store, "tester")
     client.post("/dashboard/sign-in", data={"key": key, "token": token("/dashboard/sign-in")})
     asked = {"token": token("/dashboard/playground"), "model": TUNED, "messages": json.dumps(ASK["messages"])}
-    lines = client.post("/dashboard/playground/reply", data=asked).text.splitlines()
-    first, last = (json.loads(line) for line in lines)
-    assert first == {"text": "Hi"}
-    assert (last["tokens"], last["finish"]) == (1, "stop")
+    lines = [json.loads(line) for line in client.post("/dashboard/playground/reply", data=asked).text.splitlines()]
+    assert "".join(line.get("text", "") for line in lines) == SAID
+    assert (lines[-1]["tokens"], lines[-1]["finish"]) == (len(tokens_of(SAID)) + 1, "stop")
 
 
 def test_an_adapter_is_loaded_once_again_after_a_restart_and_gone_with_its_model(
@@ -153,15 +274,13 @@ def test_an_adapter_that_is_there_already_is_used(client: TestClient, vllm: Vllm
     assert chat(client, TUNED).status_code == 200
 
 
-def test_its_errors_are_ours(client: TestClient, vllm: Vllm) -> None:
-    refused = chat(client, temperature=1.5)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "temperature")
+def test_one_that_takes_no_adapters_says_how_to_start_it(client: TestClient, vllm: Vllm) -> None:
     assert chat(client, messages=[]).json()["error"]["param"] == "messages"  # never sent
     vllm.refuses_adapters = True
     unloaded = chat(client, TUNED)
     assert (unloaded.status_code, unloaded.json()["error"]["code"]) == (503, "backend_refused")
     assert "--enable-lora" in unloaded.json()["error"]["message"]
-    assert len(vllm.asked) == 1
+    assert vllm.asked == []
 
 
 def test_one_that_does_not_answer_is_a_503(make_app: Callable[..., TestClient]) -> None:
@@ -175,3 +294,22 @@ def test_a_model_that_it_does_not_serve_generates_here(client: TestClient, vllm:
     whole.mkdir(parents=True)
     assert chat(client, TUNED).json()["error"]["message"].startswith(f"model {whole}: the folder has no config.json")
     assert vllm.asked == []
+
+
+def test_a_model_that_it_serves_since_is_asked_there(client: TestClient, vllm: Vllm, tmp_path: Path) -> None:
+    vllm.serves = str(tmp_path / "other")
+    shutil.copytree(resolve_model("embedded"), vllm.serves)
+    assert chat(client).status_code == 200
+    assert vllm.asked == []
+    vllm.serves = "embedded"
+    assert chat(client).json()["choices"][0]["message"]["content"] == SAID
+
+
+def test_the_tokens_of_several_replies_come_in_any_order() -> None:
+    reader = Reader(GenerationRequest((5,), 2, Sampling(), choices=2), language())
+    parts = [{"index": 1, "token_ids": [16, 16]}, {"index": 0, "token_ids": [16]}, {"index": 1, "token_ids": [16]}]
+    pieces = reader.read({"choices": parts})
+    assert [(piece.choice, piece.finish) for piece in pieces] == [(1, None), (1, "length"), (0, None)]
+    assert not reader.ended
+    assert reader.read({"choices": [{"index": 0, "token_ids": [END]}]})[0].token == TokenChoice(END)
+    assert reader.ended

@@ -13,8 +13,9 @@ from tunesmith.evaluation.generate import generate
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator, Piece
+from tunesmith.server.generator import Generator
 from tunesmith.server.guide import ANY_OBJECT, Guide, json_grammar, json_tokens
+from tunesmith.server.replies import GenerationRequest, Piece
 from tunesmith.server.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -49,7 +50,7 @@ class Asked:
 def prompts(generator: Generator, count: int) -> list[tuple[int, ...]]:
     """Prompts of very different lengths."""
     return [
-        tuple(generator.tokenizer.encode(f"<|im_start|>user\n{'The bear ' * n}sat by lake {n}.<|im_end|>\n"))
+        tuple(generator.language.tokenizer.encode(f"<|im_start|>user\n{'The bear ' * n}sat by lake {n}.<|im_end|>\n"))
         for n in range(1, count + 1)
     ]
 
@@ -63,7 +64,9 @@ def test_batched_greedy_is_one_at_a_time_greedy(generator: Generator) -> None:
 
 def test_greedy_replies_are_those_of_transformers(generator: Generator) -> None:
     asked = prompts(generator, 6)
-    expected = generate(load_model("embedded", dtype=torch.float32), generator.tokenizer, asked, max_new_tokens=24)
+    expected = generate(
+        load_model("embedded", dtype=torch.float32), generator.language.tokenizer, asked, max_new_tokens=24
+    )
     ours = [Asked(generator, GenerationRequest(prompt, 24, GREEDY)) for prompt in asked]
     assert [one.texts()[0].strip() for one in ours] == expected
 
@@ -136,10 +139,10 @@ def test_adapters_beside_each_other_answer_as_each_alone(tmp_path: Path) -> None
     made.close()
 
     base = load_model("embedded", dtype=torch.float32)
-    expected = generate(base, made.tokenizer, [prompt], max_new_tokens=16)
+    expected = generate(base, made.language.tokenizer, [prompt], max_new_tokens=16)
     for folder in folders:
         model = PeftModel.from_pretrained(load_model("embedded", dtype=torch.float32), str(folder)).merge_and_unload()
-        expected += generate(model, made.tokenizer, [prompt], max_new_tokens=16)
+        expected += generate(model, made.language.tokenizer, [prompt], max_new_tokens=16)
     assert [answer.strip() for answer in answers] == expected * 2
     assert len(set(expected)) == 3
 

@@ -18,7 +18,7 @@ from tunesmith.models.generation import continue_tokens
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def generate(
     replies = _continue(
         model, tokenizer, prompts, max_new_tokens, {"do_sample": False, "temperature": 1.0, "top_p": 1.0}
     )
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     return [_text(tokenizer, _until_end(tokens, ends)) for tokens in replies]
 
 
@@ -66,7 +66,7 @@ def sample(
         torch.manual_seed(seed)
         settings = {"do_sample": True, "temperature": temperature, "top_p": top_p}
         replies = _continue(model, tokenizer, prompts, max_new_tokens, settings | {"top_k": 0})
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     return [tokens[: len(_until_end(tokens, ends)) + 1] for tokens in replies]
 
 
@@ -80,7 +80,7 @@ def _continue(
     """New tokens for each prompt, in the order of `prompts`, padded past the token that ended them."""
     from transformers import GenerationConfig
 
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     # top_k 50 is transformers' "not set": any other value warns that greedy search ignores it
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         **({"top_k": 50} | how),
@@ -133,12 +133,12 @@ def _text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def end_tokens(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The tokens that end a reply: the model's, the tokenizer's, and what the chat template puts after an answer.
+def end_tokens(generation: "GenerationConfig | None", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The tokens that end a reply: the model's (by its generation config), the tokenizer's, the chat template's.
 
     The last matters for base models: their own end token ends a document, not a turn. At least one is returned.
     """
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    configured = generation.eos_token_id if generation is not None else None
     named = configured if isinstance(configured, list) else [configured]
     found = [token for token in (*named, tokenizer.eos_token_id, turn_end(tokenizer)) if token is not None]
     return sorted(set(found)) or [len(tokenizer)]  # no model says a token past its vocabulary

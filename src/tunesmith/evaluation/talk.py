@@ -90,7 +90,7 @@ class Chat:
 
         started = time.monotonic()
         prompt = self._renderer.prompt(Conversation(tuple(messages), completion_start=len(messages)))
-        ends = end_tokens(model, self._tokenizer)
+        ends = end_tokens(model.generation_config, self._tokenizer)
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             max_new_tokens=self._room(model, len(prompt)),

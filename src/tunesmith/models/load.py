@@ -18,7 +18,13 @@ from tunesmith.run_folder import RunFolder
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        BitsAndBytesConfig,
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -77,6 +83,19 @@ def load_tokenizer(ref: str) -> "PreTrainedTokenizerBase":
         )
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
+
+
+def load_configs(ref: str) -> "tuple[PretrainedConfig, GenerationConfig]":
+    """What a model says of itself and of how it generates, without its weights. Raises ModelError."""
+    from transformers import AutoConfig, GenerationConfig
+
+    place = resolve_model(ref)
+    with _model_errors(ref, "its configuration"):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    try:
+        return config, GenerationConfig.from_pretrained(place)
+    except OSError:  # it has none of its own
+        return config, GenerationConfig.from_model_config(config)
 
 
 def load_model(

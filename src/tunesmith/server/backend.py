@@ -1,22 +1,28 @@
-"""A running vLLM that generates in our stead: on a GPU it batches better than our own engine, and speaks this wire.
+"""A running vLLM that generates in our stead: on a GPU it batches better than our own engine.
 
-Requests for the base model that it serves pass through once they have been checked here; adapters are loaded into it
-when somebody first asks for them, by its endpoints for that (https://docs.vllm.ai/en/latest/features/lora/). It reads
-them from our data folder, so it runs on this machine, or on one that shares the folder.
+It is given tokens and gives tokens: prompts are rendered, tools read and replies ended here, by the same code as with
+our own engine, so a model is asked in the form in which it was taught whoever computes. Adapters are loaded into it
+when somebody first asks for them (https://docs.vllm.ai/en/latest/features/lora/). It reads them from our data folder,
+so it runs on this machine, or on one that shares the folder.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+from fastapi.concurrency import run_in_threadpool
 
 from tunesmith.models.load import resolve_model
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.catalogue import ServedModel
 from tunesmith.server.errors import RequestError
+from tunesmith.server.language import Language, read_language
+from tunesmith.server.replies import Deliver, GenerationRequest, ScoreRequest, told
+from tunesmith.server.vllm_wire import Reader, generation_body, score_body, scored
 from tunesmith.settings import api_key
 
 KEY_VARIABLE = "TUNESMITH_BACKEND_KEY"
@@ -27,6 +33,14 @@ TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 HOW_TO_START = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 
 
+@dataclass(frozen=True)
+class _Base:
+    """A base model that it serves: its name there, and the tokens it takes at most."""
+
+    name: str
+    context: int | None
+
+
 class Backend:
     """The vLLM server at `url` (its `/v1`)."""
 
@@ -34,24 +48,32 @@ class Backend:
         key = api_key(KEY_VARIABLE)
         self._url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT)
-        self._names: dict[str, str] = {}  # what a base model is loaded from → its name there
+        self._client = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT, limits=httpx.Limits())
+        self._bases: dict[str, _Base] = {}  # by what they are loaded from
+        self._languages: dict[str, Language] = {}
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()
 
-    async def serves(self, model: ServedModel) -> bool:
-        """Whether it serves the model's base. Raises RequestError 503 when it does not answer."""
-        return await self._name(model) is not None
+    async def engine(self, model: ServedModel) -> "RemoteEngine | None":
+        """What generates for the model's base there; None when it serves another. Raises RequestError or ModelError."""
+        base = await self._base(model.base)
+        if base is None:
+            return None
+        if model.base not in self._languages:
+            self._languages[model.base] = await run_in_threadpool(read_language, model.base, most_context=base.context)
+        return RemoteEngine(self, model.base, self._languages[model.base])
 
-    async def reply(self, path: str, model: ServedModel, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Its answer to a request for `model`, which it serves. Raises RequestError."""
-        response = await self._send(path, model, body)
-        answer: dict[str, Any] = msgspec.json.decode(await response.aread())
-        return answer | {"model": model.id}
+    async def answer(self, base: str, adapter: Adapter | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Its answer to a completion request. Raises RequestError."""
+        response = await self._send(base, adapter, body)
+        told: dict[str, Any] = msgspec.json.decode(await response.aread())
+        return told
 
-    async def chunks(self, path: str, model: ServedModel, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def chunks(
+        self, base: str, adapter: Adapter | None, body: Mapping[str, Any]
+    ) -> AsyncIterator[dict[str, Any]]:
         """The chunks of its streamed answer; leaving off ends the generation there. Raises RequestError."""
-        response = await self._send(path, model, body)
+        response = await self._send(base, adapter, {**body, "stream": True})
         try:
             async for line in response.aiter_lines():
                 _, separator, data = line.partition("data: ")
@@ -59,7 +81,7 @@ class Backend:
                     chunk: dict[str, Any] = msgspec.json.decode(data)
                     if "error" in chunk:
                         raise _refusal(500, data.encode())
-                    yield chunk | {"model": model.id}
+                    yield chunk
         except httpx.HTTPError as error:
             raise self._away(error) from error
         finally:
@@ -74,27 +96,27 @@ class Backend:
             except httpx.HTTPError:
                 return
 
-    async def _send(self, path: str, model: ServedModel, body: Mapping[str, Any]) -> httpx.Response:
+    async def _send(self, place: str, adapter: Adapter | None, body: Mapping[str, Any]) -> httpx.Response:
         """Its answer, not yet read; an adapter that it has lost (it was started again) is loaded once more."""
-        name = await self._name(model)
-        if model.adapter is not None:
-            name = model.adapter.id
-            await self._load(model.adapter)
-        response = await self._post(path, {**body, "model": name})
-        if response.status_code == 404 and model.adapter is not None:
+        for again in (False, True):
+            base = await self._base(place)
+            if base is None:
+                raise RequestError("The backend serves another model now", status=503, code="backend_unreachable")
+            if adapter is not None:
+                await self._load(adapter)
+            response = await self._post("completions", {**body, "model": base.name if adapter is None else adapter.id})
+            if response.is_success:
+                return response
+            if response.status_code != 404 or again:
+                break
             await response.aclose()
-            self._loaded.discard(model.adapter.id)
-            await self._load(model.adapter)
-            response = await self._post(path, {**body, "model": name})
-        if response.is_success:
-            return response
-        if response.status_code == 404:
-            self._names.clear()  # it was started again with another model
+            self._forget_all()  # it was started again, perhaps with another model
         raise _refusal(response.status_code, await response.aread())
 
-    async def _name(self, model: ServedModel) -> str | None:
-        """What it calls the model's base; None when it serves another."""
-        if not self._names:
+    async def _base(self, place: str) -> _Base | None:
+        """The base that is loaded from `place`; None when it serves none such, of which it is asked each time."""
+        wanted = _whole(resolve_model(place))
+        if wanted not in self._bases:
             try:
                 response = await self._client.get(f"{self._url}/models")
             except httpx.HTTPError as error:
@@ -104,8 +126,8 @@ class Backend:
             for card in msgspec.json.decode(response.content)["data"]:
                 if card.get("parent") is None:
                     for source in (card["id"], card.get("root") or card["id"]):
-                        self._names.setdefault(_place(source), card["id"])
-        return self._names.get(_place(resolve_model(model.base)))
+                        self._bases[_whole(source)] = _Base(card["id"], card.get("max_model_len"))
+        return self._bases.get(wanted)
 
     async def _load(self, adapter: Adapter) -> None:
         async with self._loading:
@@ -130,25 +152,65 @@ class Backend:
             raise self._away(error) from error
 
     def _away(self, error: httpx.HTTPError) -> RequestError:
-        self._names.clear()  # whoever comes back may serve another model
-        self._loaded.clear()
+        self._forget_all()
         return RequestError(
-            f"The backend does not answer: {error or type(error).__name__}", status=503, code="backend_unreachable"
+            f"The backend does not answer: {str(error) or type(error).__name__}", status=503, code="backend_unreachable"
         )
 
+    def _forget_all(self) -> None:
+        """Whoever comes back may serve another model, and has no adapters."""
+        self._bases.clear()
+        self._languages.clear()
+        self._loaded.clear()
 
-def _place(source: str) -> str:
+
+class RemoteEngine:
+    """One base model of a backend (an `Engine`)."""
+
+    def __init__(self, backend: Backend, base: str, language: Language) -> None:
+        self.language = language
+        self._backend = backend
+        self._base = base
+
+    def submit(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> asyncio.Task[None]:
+        """Begin a request; to cancel the task ends the generation there."""
+        return asyncio.create_task(self._run(request, deliver))
+
+    async def _run(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> None:
+        try:
+            if isinstance(request, ScoreRequest):
+                deliver(scored(await self._backend.answer(self._base, request.adapter, score_body(request)), request))
+            else:
+                await self._generate(request, deliver)
+        except Exception as error:  # noqa: BLE001  # whoever asked must hear of it, and nobody else is there to
+            deliver(told(error))
+
+    async def _generate(self, request: GenerationRequest, deliver: Deliver) -> None:
+        reader = Reader(request, self.language)
+        chunks = self._backend.chunks(self._base, request.adapter, generation_body(request, self.language))
+        try:
+            async for chunk in chunks:
+                pieces = reader.read(chunk)
+                if pieces:
+                    deliver(pieces)
+                if reader.ended:
+                    return
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]  # it is a generator
+        raise RequestError("The backend left off before its end", status=503, code="backend_unreachable")
+
+
+def _whole(source: str) -> str:
     """A folder by its whole path, a hub id as it is."""
     folder = Path(source).expanduser()
     return str(folder.resolve()) if folder.is_dir() else source
 
 
 def _refusal(status: int, content: bytes) -> RequestError:
-    """What it said, in OpenAI's form or in that of vLLM's older versions."""
+    """What it said. It was asked for nothing that a client spells, so it is no client's mistake."""
     try:
         told = msgspec.json.decode(content)
-        told = told.get("error", told)
-        message, param, code = str(told["message"]), told.get("param"), told.get("code")
+        message = str(told.get("error", told)["message"])
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
-        message, param, code = content.decode(errors="replace")[:200], None, None
-    return RequestError(message, status=status, code=code if isinstance(code, str) else None, param=param)
+        message = content.decode(errors="replace")[:200]
+    return RequestError(f"The backend refused ({status}): {message}", status=503, code="backend_refused")

@@ -5,31 +5,26 @@ between steps. A request never waits for another to end, only for the step under
 """
 
 import contextlib
-import logging
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.dataset.call_format import CallFormat, call_format, shows_tools
-from tunesmith.errors import ModelError
 from tunesmith.evaluation.generate import end_tokens
 from tunesmith.server.adapters import Adapter, Adapters
 from tunesmith.server.batch import Batch, prompt_logits
 from tunesmith.server.errors import RequestError
-from tunesmith.server.guide import Guide, json_tokens
-from tunesmith.server.sampling import Sampling, TokenChoice, choose_tokens, report
-from tunesmith.server.text import TextStream
+from tunesmith.server.language import Language, context_of
+from tunesmith.server.replies import Deliver, GenerationRequest, Piece, ScoreRequest, Transcript, told
+from tunesmith.server.sampling import TokenChoice, choose_tokens, report
 
 if TYPE_CHECKING:
-    from llguidance import LLTokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_ROWS = 64
@@ -44,104 +39,44 @@ PROMPT_TOKENS_PER_STEP = 8_192
 MAX_WAITING = 512
 """Requests that may wait; the next one is told to come back."""
 
-_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """One prompt and how to go on from it; `choices` replies are made, the i-th with seed + i.
-
-    `shows_marks` leaves the special tokens that mark calls of tools in the text.
-    """
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling
-    adapter: Adapter | None = None
-    choices: int = 1
-    stops: tuple[str, ...] = ()
-    guide: Guide | None = None
-    shows_marks: bool = False
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """A prompt whose own tokens are to be judged, each with the `logprobs` likeliest in its place."""
-
-    prompt: tuple[int, ...]
-    logprobs: int
-    adapter: Adapter | None = None
-    choices: int = 0  # it takes no row of the batch, and no room in its caches
-    max_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one step added to one reply; the last one says why it ended."""
-
-    choice: int
-    text: str
-    token: TokenChoice
-    finish: Literal["stop", "length"] | None
-
-
-Deliver = Callable[[list[Piece] | Exception], None]
-"""Told of each step's pieces of a request, on the generator's thread."""
-
-
-class Ticket:
-    """A request in flight, to be given up by whoever asked."""
+class _Ticket:
+    """A request in flight; once it is cancelled, its rows leave the batch at the next step."""
 
     def __init__(self) -> None:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Stop generating; the rows leave the batch at the next step."""
         self.cancelled = True
 
 
 class _Row:
     """One reply in the making (a `Samplable`)."""
 
-    def __init__(self, job: "_Submitted", request: GenerationRequest, choice: int, engine: "Generator") -> None:
+    def __init__(self, job: "_Submitted", request: GenerationRequest, choice: int, language: Language) -> None:
         self.job = job
-        self.choice = choice
         self.sampling = request.sampling
         self.luck = np.random.default_rng((request.sampling.seed + choice) % 2**64)
         self.counts: Counter[int] = Counter()
         self.last = 0
-        self._remaining = request.max_tokens
-        self._text = TextStream(engine.tokenizer, request.stops, engine.call_marks if request.shows_marks else {})
-        self._ends = engine.ends
-        self._guide = None if request.guide is None else request.guide.fresh()
+        self._transcript = Transcript(request, choice, language)
 
     def allowed(self) -> Tensor | None:
-        return None if self._guide is None else self._guide.allowed(self._remaining)
+        guide = self._transcript.guide
+        return None if guide is None else guide.allowed(self._transcript.remaining)
 
     def take(self, choice: TokenChoice) -> Piece:
         """Add the chosen token."""
         self.last = choice.token
-        self._remaining -= 1
-        if choice.token in self._ends:
-            return Piece(self.choice, self._text.flush(), choice, "stop")
         self.counts[choice.token] += 1
-        if self._guide is not None:
-            self._guide.take(choice.token)
-        text = self._text.add(choice.token)
-        if self._text.stopped:
-            return Piece(self.choice, text, choice, "stop")
-        if self._guide is not None and self._guide.complete:
-            return Piece(self.choice, text + self._text.flush(), choice, "stop")
-        if self._remaining == 0:
-            return Piece(self.choice, text + self._text.flush(), choice, "length")
-        return Piece(self.choice, text, choice, None)
+        return self._transcript.take(choice)
 
 
 @dataclass(frozen=True)
 class _Submitted:
     request: GenerationRequest | ScoreRequest
     deliver: Deliver
-    ticket: Ticket
+    ticket: _Ticket
 
     @property
     def cells(self) -> int:
@@ -161,18 +96,16 @@ class Generator:
     """A base model that generates for many clients at once. `close` it to free the thread."""
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-        if getattr(tokenizer, "backend_tokenizer", None) is None:
-            raise ModelError(f"model {model.name_or_path}: it has no fast tokenizer (tokenizer.json); convert it first")
-        self.tokenizer = tokenizer
-        self.ends = frozenset(end_tokens(model, tokenizer))
         config: Any = model.config.get_text_config()
-        self.vocabulary: int = config.vocab_size
-        self.context: int = getattr(config, "max_position_embeddings", None) or 4096
+        self.language = Language(
+            tokenizer,
+            ends=end_tokens(model.generation_config, tokenizer),
+            vocabulary=config.vocab_size,
+            context=context_of(config),
+        )
         self.tokens_generated = 0
         self._model = model
         self._adapters = Adapters(model)
-        self._json_tokens: LLTokenizer | None = None
-        self._spelling_lock = threading.Lock()
         self._inbox: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
         self._waiting: deque[_Submitted] = deque()
         self._groups: dict[str | None, _Group] = {}
@@ -196,10 +129,10 @@ class Generator:
         """Whether nothing is asked of it."""
         return not self.running and not self.waiting
 
-    def submit(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> Ticket:
-        """Begin a request at the next step. Raises RequestError 429 when too many wait, 503 when it is closed.
+    def submit(self, request: GenerationRequest | ScoreRequest, deliver: Deliver) -> _Ticket:
+        """Begin a request at the next step (see `Engine`); `deliver` is called on the generator's thread.
 
-        A score is delivered at once, as a piece for each token of the prompt but the first, which nothing foretells.
+        Raises RequestError 429 when too many wait, 503 when it is closed.
         """
         if self.waiting >= MAX_WAITING:
             raise RequestError(
@@ -207,7 +140,7 @@ class Generator:
                 status=429,
                 code="engine_overloaded",
             )
-        ticket = Ticket()
+        ticket = _Ticket()
         with self._closing:
             if self._closed.is_set():
                 raise _stopped()
@@ -224,36 +157,6 @@ class Generator:
             self._closed.set()
             self._inbox.put(None)
         self._thread.join(timeout=30)
-
-    def guide(self, grammar: str, *, param: str) -> Guide:
-        """A guide for replies of `grammar`. Raises RequestError, with `param`, when it cannot be followed."""
-        ends = [end for end in self.ends if end < self.vocabulary]
-        return Guide(self._spelling(), self.vocabulary, ends, grammar, param=param)
-
-    @cached_property
-    def shows_tools(self) -> bool:
-        """Whether the model's chat template writes the tools it is offered."""
-        return shows_tools(self.tokenizer)
-
-    @cached_property
-    def call_format(self) -> CallFormat | None:
-        """How the model's chat template writes a call of a tool."""
-        return call_format(self.tokenizer, [str(self.tokenizer.convert_ids_to_tokens(end)) for end in self.ends])
-
-    @cached_property
-    def call_marks(self) -> dict[str, int]:
-        """The special tokens that mark calls, by their text."""
-        return {} if self.call_format is None else self.call_format.marks(self.tokenizer)
-
-    def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for; it may end in the middle of a character."""
-        return self._spelling().decode_bytes([token])
-
-    def _spelling(self) -> "LLTokenizer":
-        with self._spelling_lock:
-            if self._json_tokens is None:
-                self._json_tokens = json_tokens(self.tokenizer, self.vocabulary, sorted(self.ends))
-            return self._json_tokens
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -316,12 +219,12 @@ class Generator:
                         pieces.append(Piece(0, "", token, None))
             deliver(pieces)
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to those who asked for it
-            deliver(_told(error))
+            deliver(told(error))
 
     def _join(self, group: _Group, jobs: Sequence[_Submitted]) -> None:
         self._adapters.use(group.adapter)
         new = [
-            _Row(job, job.request, choice, self)
+            _Row(job, job.request, choice, self.language)
             for job in jobs
             if isinstance(job.request, GenerationRequest)
             for choice in range(job.request.choices)
@@ -364,19 +267,11 @@ class Generator:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # whatever a model raises belongs to those who asked for it
-            told = _told(error)
+            answer = told(error)
             for job in {id(job): job for job in (*jobs, *(row.job for row in group.rows))}.values():
-                job.deliver(told)
+                job.deliver(answer)
             group.rows, group.batch = [], Batch(self._model)
 
 
 def _stopped() -> RequestError:
     return RequestError("The server is letting go of this model; try again shortly", status=503, code="shutting_down")
-
-
-def _told(error: Exception) -> Exception:
-    """What the client is told of `error`; what it could not know of is in the log."""
-    _log.error("generation failed", exc_info=error)
-    if isinstance(error, RequestError | ModelError):
-        return error
-    return RequestError("Generation failed; see the server's log", status=500)

@@ -59,6 +59,7 @@ class Guide:
             raise RequestError(
                 f"{param}: the schema cannot be followed: {problem.splitlines()[0]}", code="invalid_value", param=param
             )
+        self.grammar = grammar
         self._tokens = tokens
         self._matcher = LLMatcher(tokens, grammar, log_level=0)  # a token that does not fit is no news
         self._vocabulary = vocabulary
@@ -73,11 +74,10 @@ class Guide:
 
     def allowed(self, remaining: int) -> Tensor:
         """The tokens that may come next, (vocabulary) bool, with `remaining` tokens to go, this one included."""
-        if not self._forced and remaining <= _LAST_TOKENS:
-            self._forced = self._shortest_ending(remaining)
-        if self._forced:
+        ending = self.ending(remaining)
+        if ending:
             allowed = torch.zeros(self._vocabulary, dtype=torch.bool)
-            allowed[self._forced[0]] = True
+            allowed[ending[0]] = True
             return allowed
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         allowed = torch.zeros(self._vocabulary, dtype=torch.bool)
@@ -86,6 +86,12 @@ class Guide:
         if self._matcher.is_accepting():
             allowed[self._ends] = True
         return allowed
+
+    def ending(self, remaining: int) -> "Sequence[int]":
+        """The tokens that must come now so that the reply is whole within `remaining`; none while there is time."""
+        if not self._forced and remaining <= _LAST_TOKENS:
+            self._forced = self._shortest_ending(remaining)
+        return self._forced
 
     def take(self, token: int) -> None:
         """The token that was chosen."""

@@ -15,8 +15,9 @@ from tunesmith.server.api.messages import read_conversation, render_prompt
 from tunesmith.server.api.tools import ToolChoice, Tools, ToolUse
 from tunesmith.server.call_reader import CallReader
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator, Piece
 from tunesmith.server.guide import ANY_OBJECT, json_grammar
+from tunesmith.server.language import Language
+from tunesmith.server.replies import Engine, GenerationRequest, Piece
 from tunesmith.server.sampling import TokenChoice
 
 SCHEMA = "response_format.json_schema.schema"
@@ -74,11 +75,13 @@ class ChatBody(GenerationBody):
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    modalities: list[Literal["text"]] | None = Field(None, description="text is all there is")
     metadata: dict[str, str] | None = Field(None, description="accepted, and without effect")
     store: bool | None = Field(None, description="accepted, and without effect: replies are not stored")
     service_tier: str | None = Field(None, description="accepted, and without effect")
     safety_identifier: str | None = Field(None, description="accepted, and without effect")
     prompt_cache_key: str | None = Field(None, description="accepted, and without effect")
+    prompt_cache_retention: str | None = Field(None, description="accepted, and without effect")
 
 
 @router.post("", summary="Create a chat completion")
@@ -101,22 +104,19 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
             param="response_format",
         )
     conversation = read_conversation(body.messages, tools.offered(body.tools))
-    answer = await generation.from_backend(service, caller, "chat/completions", body, request)
-    if answer is not None:
-        return answer
-    generator, adapter = await generation.load_generator(service, caller, body.model)
+    engine, adapter = await generation.load_engine(service, caller, body.model)
     use = await run_in_threadpool(
-        tools.tool_use, generator, body.tools, body.tool_choice, parallel=body.parallel_tool_calls
+        tools.tool_use, engine.language, body.tools, body.tool_choice, parallel=body.parallel_tool_calls
     )
-    prompt = await run_in_threadpool(render_prompt, generator, conversation)
+    prompt = await run_in_threadpool(render_prompt, engine.language, conversation)
     guide = None if use is None else use.guide
     if schema is not None:
-        guide = await run_in_threadpool(generator.guide, json_grammar(schema), param=SCHEMA)
+        guide = await run_in_threadpool(engine.language.guide, json_grammar(schema), param=SCHEMA)
     wanted = body.max_completion_tokens or body.max_tokens or DEFAULT_MAX_TOKENS
     asked = GenerationRequest(
         prompt=prompt,
-        max_tokens=generation.reply_room(generator, prompt, wanted, param="messages"),
-        sampling=body.sampling(generator, logprobs=(body.top_logprobs or 0) if body.logprobs else None),
+        max_tokens=generation.reply_room(engine.language, prompt, wanted, param="messages"),
+        sampling=body.sampling(engine.language, logprobs=(body.top_logprobs or 0) if body.logprobs else None),
         adapter=adapter,
         choices=body.n or 1,
         stops=body.stops(),
@@ -124,19 +124,19 @@ async def create(request: Request, service: ServiceOf, caller: CallerOf, body: C
         shows_marks=use is not None,
     )
     if body.stream:
-        return await generation.server_sent_events(_chunks(request, body, generator, asked, use))
-    replies = await generation.collect(generator, [asked], request)
+        return await generation.server_sent_events(_chunks(request, body, engine, asked, use))
+    replies = await generation.collect(engine, [asked], request)
     return JSONResponse(
         generation.envelope("chatcmpl-", "chat.completion", body.model)
         | {
-            "choices": [_choice(generator, index, reply, body, use) for index, reply in enumerate(replies)],
+            "choices": [_choice(engine.language, index, reply, body, use) for index, reply in enumerate(replies)],
             "usage": generation.usage([asked], sum(len(reply.tokens) for reply in replies)),
         }
     )
 
 
 async def _chunks(
-    request: Request, body: ChatBody, generator: Generator, asked: GenerationRequest, use: ToolUse | None
+    request: Request, body: ChatBody, engine: Engine, asked: GenerationRequest, use: ToolUse | None
 ) -> AsyncIterator[dict[str, Any]]:
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     head = generation.envelope("chatcmpl-", "chat.completion.chunk", body.model)
@@ -145,7 +145,7 @@ async def _chunks(
     begun: set[int] = set()
     readers = [] if use is None else [use.reader() for _ in range(asked.choices)]
     tokens = 0
-    async for pieces in generation.pieces_of(generator, [asked], whole=False, client=request):
+    async for pieces in generation.pieces_of(engine, [asked], whole=False, client=request):
         for piece in pieces:
             tokens += 1
             if piece.choice not in begun:
@@ -153,8 +153,8 @@ async def _chunks(
                 content = "" if use is None else None
                 yield head | {"choices": [_delta(piece.choice, {"role": "assistant", "content": content})]}
             logprobs = None
-            if body.logprobs and piece.token.token not in generator.ends:
-                logprobs = {"content": [_logprob(generator, piece.token)], "refusal": None}
+            if body.logprobs and piece.token.token not in engine.language.ends:
+                logprobs = {"content": [_logprob(engine.language, piece.token)], "refusal": None}
             for delta in _said(piece, readers) or ([{} if use else {"content": ""}] if logprobs else []):
                 yield head | {"choices": [_delta(piece.choice, delta, logprobs=logprobs)]}
                 logprobs = None
@@ -176,10 +176,10 @@ def _finish(finish: str | None, calls: int) -> str | None:
     return "tool_calls" if calls and finish == "stop" else finish
 
 
-def _choice(generator: Generator, index: int, reply: Reply, body: ChatBody, use: ToolUse | None) -> dict[str, Any]:
+def _choice(language: Language, index: int, reply: Reply, body: ChatBody, use: ToolUse | None) -> dict[str, Any]:
     logprobs = None
     if body.logprobs:
-        content = [_logprob(generator, token) for token in reply.tokens if token.token not in generator.ends]
+        content = [_logprob(language, token) for token in reply.tokens if token.token not in language.ends]
         logprobs = {"content": content, "refusal": None}
     message: dict[str, Any] = {"content": reply.text} if use is None else tools.message(use.reader(), reply.text)
     return {
@@ -196,9 +196,9 @@ def _delta(
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
-def _logprob(generator: Generator, choice: TokenChoice) -> dict[str, Any]:
+def _logprob(language: Language, choice: TokenChoice) -> dict[str, Any]:
     def entry(token: int, logprob: float | None) -> dict[str, Any]:
-        spelled = generator.token_bytes(token)
+        spelled = language.token_bytes(token)
         return {"token": spelled.decode(errors="replace"), "bytes": list(spelled), "logprob": logprob}
 
     return entry(choice.token, choice.logprob) | {"top_logprobs": [entry(token, value) for token, value in choice.top]}

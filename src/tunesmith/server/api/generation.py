@@ -1,4 +1,4 @@
-"""Between the wire and a generator's thread: what chat and completions share.
+"""Between the wire and an engine: what chat and completions share.
 
 A reply that is not streamed crosses the threads once, at its end; a streamed one at each step. A client that hangs up
 takes its rows out of the batch.
@@ -13,24 +13,23 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.errors import TunesmithError
+from tunesmith.server.adapters import Adapter
 from tunesmith.server.auth import Caller
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator, Piece, ScoreRequest
+from tunesmith.server.language import Language
 from tunesmith.server.numbers import whole_number
+from tunesmith.server.replies import Engine, GenerationRequest, Piece, ScoreRequest
 from tunesmith.server.sampling import Sampling, TokenChoice
 from tunesmith.server.service import Service
 
 DEFAULT_MAX_TOKENS = 4_096
 """Of a chat reply when the request does not say; the model's context still limits it."""
-
-WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-"""Fields that are accepted because clients send them."""
 
 HANG_UP_SECONDS = 1.0
 """How often a request that waits for its whole reply looks whether the client is still there."""
@@ -76,12 +75,12 @@ class GenerationBody(BaseModel):
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options: needs stream: true", code="invalid_value", param="stream_options")
 
-    def sampling(self, generator: Generator, *, logprobs: int | None) -> Sampling:
+    def sampling(self, language: Language, *, logprobs: int | None) -> Sampling:
         """The sampling settings; without a seed, a fresh one."""
         bias = {}
         for key, value in (self.logit_bias or {}).items():
             token = whole_number(key)
-            if token is None or token >= generator.vocabulary:
+            if token is None or token >= language.vocabulary:
                 raise RequestError(f"logit_bias: {key:.20} is not a token id", code="invalid_value", param="logit_bias")
             bias[token] = value
         return Sampling(
@@ -104,41 +103,22 @@ class Reply:
     finish: Literal["stop", "length"] | None = None
 
 
-async def from_backend(
-    service: Service, caller: Caller, path: str, body: GenerationBody, client: Request
-) -> Response | None:
-    """The answer of the backend that serves the model; None where the model generates here. Raises RequestError."""
-    if service.backend is None:
-        return None
-    model = await run_in_threadpool(service.catalogue.resolve, caller.owner, body.model)
-    if not await service.backend.serves(model):
-        return None
-    asked = body.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=WITHOUT_EFFECT)
-    if body.stream:
-        return await server_sent_events(service.backend.chunks(path, model, asked))
-    reply = asyncio.create_task(service.backend.reply(path, model, asked))
-    try:
-        while not (await asyncio.wait({reply}, timeout=HANG_UP_SECONDS))[0]:
-            if await client.is_disconnected():
-                raise _gone()
-        return JSONResponse(await reply)
-    finally:
-        reply.cancel()
-
-
-async def load_generator(service: Service, caller: Caller, model: str) -> tuple[Generator, Any]:
-    """The generator and the adapter behind a model id. Raises RequestError 404 or ModelError."""
+async def load_engine(service: Service, caller: Caller, model: str) -> tuple[Engine, Adapter | None]:
+    """The engine and the adapter behind a model id. Raises RequestError 404 or ModelError."""
     served = await run_in_threadpool(service.catalogue.resolve, caller.owner, model)
-    generator = await run_in_threadpool(service.catalogue.generator, served)
-    return generator, served.adapter
+    if service.backend is not None:
+        remote = await service.backend.engine(served)
+        if remote is not None:
+            return remote, served.adapter
+    return await run_in_threadpool(service.catalogue.generator, served), served.adapter
 
 
-def reply_room(generator: Generator, prompt: Sequence[int], wanted: int, *, param: str) -> int:
+def reply_room(language: Language, prompt: Sequence[int], wanted: int, *, param: str) -> int:
     """How many tokens a reply may have. Raises RequestError when the prompt alone fills the context."""
-    room = generator.context - len(prompt)
+    room = language.context - len(prompt)
     if room < min(wanted, 1):
         raise RequestError(
-            f"This model's maximum context length is {generator.context} tokens; your prompt has {len(prompt)}. "
+            f"This model's maximum context length is {language.context} tokens; your prompt has {len(prompt)}. "
             "Shorten it",
             code="context_length_exceeded",
             param=param,
@@ -147,7 +127,7 @@ def reply_room(generator: Generator, prompt: Sequence[int], wanted: int, *, para
 
 
 async def pieces_of(
-    generator: Generator, requests: Sequence[GenerationRequest], *, whole: bool, client: Request
+    engine: Engine, requests: Sequence[GenerationRequest], *, whole: bool, client: Request
 ) -> AsyncIterator[list[Piece]]:
     """The pieces of all `requests`, choices numbered through; with `whole`, those of a request together at its end."""
     loop = asyncio.get_running_loop()
@@ -156,7 +136,7 @@ async def pieces_of(
     try:
         for index, request in enumerate(requests):
             first = index * request.choices
-            tickets.append(generator.submit(request, _Mailbox(loop, inbox, request.choices, first, whole=whole)))
+            tickets.append(engine.submit(request, _Mailbox(loop, inbox, request.choices, first, whole=whole)))
         left = sum(request.choices for request in requests)
         while left:
             try:
@@ -174,13 +154,13 @@ async def pieces_of(
             ticket.cancel()
 
 
-async def score(generator: Generator, requests: Sequence[ScoreRequest]) -> list[list[TokenChoice]]:
+async def score(engine: Engine, requests: Sequence[ScoreRequest]) -> list[list[TokenChoice]]:
     """Each prompt's own tokens as the model foretells them, the first (which nothing does) without a probability."""
     loop = asyncio.get_running_loop()
     scored = []
     for request in requests:
         inbox: asyncio.Queue[list[Piece] | Exception] = asyncio.Queue()
-        ticket = generator.submit(request, _Mailbox(loop, inbox, 1, 0, whole=False))
+        ticket = engine.submit(request, _Mailbox(loop, inbox, 1, 0, whole=False))
         try:
             pieces = await inbox.get()
         finally:
@@ -191,10 +171,10 @@ async def score(generator: Generator, requests: Sequence[ScoreRequest]) -> list[
     return scored
 
 
-async def collect(generator: Generator, requests: Sequence[GenerationRequest], client: Request) -> list[Reply]:
+async def collect(engine: Engine, requests: Sequence[GenerationRequest], client: Request) -> list[Reply]:
     """The whole replies to `requests`, in order. Raises RequestError when the client has gone."""
     replies = [Reply() for request in requests for _ in range(request.choices)]
-    async for pieces in pieces_of(generator, requests, whole=True, client=client):
+    async for pieces in pieces_of(engine, requests, whole=True, client=client):
         for piece in pieces:
             reply = replies[piece.choice]
             reply.text += piece.text

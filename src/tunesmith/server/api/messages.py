@@ -14,7 +14,7 @@ from tunesmith.dataset.formats.fields import Path, Problems, dotted
 from tunesmith.dataset.formats.openai import MESSAGE_FIELDS, read_messages
 from tunesmith.server.api import tools
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import Generator
+from tunesmith.server.language import Language
 
 WITHOUT_EFFECT = frozenset({"refusal", "annotations"})
 """What a client sends back with a reply that it was given."""
@@ -48,11 +48,11 @@ def read_conversation(messages: Sequence[Mapping[str, Any]], offered: tuple[dict
     return conversation
 
 
-def render_prompt(generator: Generator, conversation: Conversation) -> tuple[int, ...]:
-    """The tokens that ask the generator's model for the next turn. Raises RequestError."""
+def render_prompt(language: Language, conversation: Conversation) -> tuple[int, ...]:
+    """The tokens that ask a model for the next turn. Raises RequestError."""
     from tunesmith.dataset.render import Renderer
 
-    renderer = Renderer(generator.tokenizer)
+    renderer = Renderer(language.tokenizer)
     tools.check_written(renderer, conversation)
     return tuple(renderer.prompt(conversation))
 

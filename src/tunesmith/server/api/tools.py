@@ -14,8 +14,8 @@ from tunesmith.dataset.render import SENTINEL
 from tunesmith.server.call_grammar import NO_ARGUMENTS, call_grammar
 from tunesmith.server.call_reader import CallPart, CallReader
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import Generator
 from tunesmith.server.guide import Guide
+from tunesmith.server.language import Language
 
 if TYPE_CHECKING:
     from tunesmith.dataset.render import Renderer
@@ -81,14 +81,14 @@ def offered(tools: Sequence[Tool] | None) -> tuple[dict[str, Any], ...]:
 
 
 def tool_use(
-    generator: Generator, tools: Sequence[Tool] | None, choice: ToolChoice | None, *, parallel: bool | None
+    language: Language, tools: Sequence[Tool] | None, choice: ToolChoice | None, *, parallel: bool | None
 ) -> ToolUse | None:
     """What the reply may do with `tools`; None where it may not call any. Raises RequestError."""
     if not tools:
         if choice not in (None, "none"):
             raise RequestError("tool_choice: needs tools", code="invalid_value", param="tool_choice")
         return None
-    if not generator.shows_tools:
+    if not language.shows_tools:
         raise RequestError(
             "tools: this model's chat template has no tools; leave them out, or describe them in a system message",
             code="unsupported_value",
@@ -100,7 +100,7 @@ def tool_use(
         raise RequestError(f"tool_choice: {named} is none of the tools", code="invalid_value", param="tool_choice")
     if choice == "none":
         return None
-    form = generator.call_format
+    form = language.call_format
     if form is None:
         raise RequestError(
             "tools: this model's chat template does not write calls as a name and then JSON, so they are not read; "
@@ -112,7 +112,7 @@ def tool_use(
     guide = None
     if choice == "required" or named is not None:
         wanted: Mapping[str, Mapping[str, Any]] = schemas if named is None else {named: schemas[named]}
-        guide = generator.guide(call_grammar(form, wanted, generator.call_marks, several=several), param="tools")
+        guide = language.guide(call_grammar(form, wanted, language.call_marks, several=several), param="tools")
     return ToolUse(form, frozenset(schemas), several, guide)
 
 

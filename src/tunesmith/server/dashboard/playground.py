@@ -18,7 +18,7 @@ from tunesmith.server.api.messages import read_conversation, render_prompt
 from tunesmith.server.dashboard.access import HOME, CheckedForm, PageRoute, ServiceOf, Visitor, VisitorOf
 from tunesmith.server.dashboard.pages import HEADERS, page
 from tunesmith.server.errors import RequestError
-from tunesmith.server.generator import GenerationRequest, Generator
+from tunesmith.server.replies import Engine, GenerationRequest
 from tunesmith.server.sampling import Sampling
 from tunesmith.server.service import Service
 
@@ -61,22 +61,17 @@ async def reply(
     try:
         turns = _messages(messages)
         conversation = read_conversation(turns)
-        served = await run_in_threadpool(service.catalogue.resolve, who.owner, model)
-        if service.backend is not None and await service.backend.serves(served):
-            options = {"temperature": temperature, "max_tokens": max_tokens, "stream": True}
-            chunks = service.backend.chunks("chat/completions", served, options | {"messages": turns})
-            return StreamingResponse(_relayed(chunks), media_type="application/x-ndjson", headers=HEADERS)
-        generator, adapter = await generation.load_generator(service, who.caller, model)
-        prompt = await run_in_threadpool(render_prompt, generator, conversation)
+        engine, adapter = await generation.load_engine(service, who.caller, model)
+        prompt = await run_in_threadpool(render_prompt, engine.language, conversation)
         asked = GenerationRequest(
             prompt=prompt,
-            max_tokens=generation.reply_room(generator, prompt, max_tokens, param="messages"),
+            max_tokens=generation.reply_room(engine.language, prompt, max_tokens, param="messages"),
             sampling=Sampling(temperature=temperature, seed=time.time_ns() % 2**63),
             adapter=adapter,
         )
     except TunesmithError as error:
         return Response(_line({"error": str(error)}), media_type="application/x-ndjson", headers=HEADERS)
-    return StreamingResponse(_lines(generator, asked, request), media_type="application/x-ndjson", headers=HEADERS)
+    return StreamingResponse(_lines(engine, asked, request), media_type="application/x-ndjson", headers=HEADERS)
 
 
 def _taught_system(service: Service, who: Visitor, model: str) -> str:
@@ -94,32 +89,15 @@ def _taught_system(service: Service, who: Visitor, model: str) -> str:
     return said[0].content if said else ""
 
 
-async def _lines(generator: Generator, asked: GenerationRequest, request: Request) -> AsyncIterator[bytes]:
+async def _lines(engine: Engine, asked: GenerationRequest, request: Request) -> AsyncIterator[bytes]:
     started, tokens, finish = time.perf_counter(), 0, None
     try:
-        async for pieces in generation.pieces_of(generator, [asked], whole=False, client=request):
+        async for pieces in generation.pieces_of(engine, [asked], whole=False, client=request):
             for piece in pieces:
                 tokens += 1
                 finish = piece.finish
                 if piece.text:
                     yield _line({"text": piece.text})
-    except TunesmithError as error:
-        yield _line({"error": str(error)})
-        return
-    yield _line({"tokens": tokens, "seconds": round(time.perf_counter() - started, 2), "finish": finish})
-
-
-async def _relayed(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """What a backend streams, in the form of `_lines`; it sends about a token with each chunk."""
-    started, tokens, finish = time.perf_counter(), 0, None
-    try:
-        async for chunk in chunks:
-            for choice in chunk["choices"]:
-                finish = choice.get("finish_reason")
-                text = choice["delta"].get("content")
-                if text:
-                    tokens += 1
-                    yield _line({"text": text})
     except TunesmithError as error:
         yield _line({"error": str(error)})
         return
