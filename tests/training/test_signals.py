@@ -23,6 +23,14 @@ def curves(
     return Curves(steps, tuple(training), tuple(validation), kept, reason=reason)
 
 
+def test_a_run_that_ends_worse_than_its_base_is_not_told_to_learn_faster() -> None:
+    ended = Curves((10, 20, 30), (90.0, 60.0, 56.0), (107.0, 60.0, 55.0), 30, 7.9, "finished")
+    verdict = judge_curves(ended)
+    assert (verdict.name, verdict.status) == ("diverged", "bad")
+    assert verdict.finding == "Worse than before training: validation loss 7.900 before, 55.000 at its best."
+    assert verdict.mend.startswith("Lower training.learning_rate")
+
+
 @pytest.mark.parametrize(
     ("planted", "status", "word"),
     [

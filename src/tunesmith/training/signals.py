@@ -51,6 +51,9 @@ UNDONE = 0.5
 CLIMB = 0.10
 """A climb of the training loss under this share of it is no divergence."""
 
+DIVERGED_MEND = "Lower training.learning_rate, raise training.warmup, or set training.precision: fp32."
+DIVERGED_SIGNAL = "the loss climbs or is no number"
+
 LOOK_EVERY = 10
 """Steps between looks at curves that need no evaluation."""
 
@@ -108,7 +111,7 @@ def judge_events(events: Sequence[Event], step: int | None = None) -> tuple[Verd
 
 def judge_curves(curves: Curves, step: int = 0) -> VerdictEvent:
     """The gravest sign in the curves, or a good verdict; `step` is where it was seen."""
-    for sign in (_diverged, _unseen, _overfitting, _memorized, _memorizing, _underfitting):
+    for sign in (_diverged, _unseen, _worsened, _overfitting, _memorized, _memorizing, _underfitting):
         found = sign(curves)
         if found is not None:
             return _verdict(curves, step, found)
@@ -139,8 +142,7 @@ def _unseen(curves: Curves) -> _Sign | None:
 
 
 def _diverged(curves: Curves) -> _Sign | None:
-    mend = "Lower training.learning_rate, raise training.warmup, or set training.precision: fp32."
-    signal = "the loss climbs or is no number"
+    mend, signal = DIVERGED_MEND, DIVERGED_SIGNAL
     if not all(map(math.isfinite, (*curves.losses, *curves.validation))):
         return ("diverged", "bad", "Diverged: the loss is no finite number any more.", mend, signal)
     if len(curves.losses) < LEAST_STEPS:
@@ -156,6 +158,18 @@ def _diverged(curves: Curves) -> _Sign | None:
     if climb <= max(UNDONE * gained, CLIMB * abs(means[lowest]), NOISE, unsure):
         return None
     return ("diverged", "bad", f"Diverged: training loss climbed from {means[lowest]:.3f} to {last:.3f}.", mend, signal)
+
+
+def _worsened(curves: Curves) -> _Sign | None:
+    """The base did better than any later evaluation; before the end a run may still recover from its first steps."""
+    if curves.reason is None or curves.first_loss is None:
+        return None
+    lowest = min(curves.validation)
+    if lowest - curves.first_loss <= max(NOISE, UNTOUCHED * curves.first_loss):
+        return None
+    values = f"{curves.first_loss:.3f} before, {lowest:.3f} at its best"
+    finding = f"Worse than before training: validation loss {values}."
+    return ("diverged", "bad", finding, DIVERGED_MEND, DIVERGED_SIGNAL)
 
 
 def _overfitting(curves: Curves) -> _Sign | None:
