@@ -8,6 +8,7 @@ first rows of the same file; both pipelines' time grows with the rows, so the ra
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +231,18 @@ def short_rows(files: Path) -> dict[str, Any]:
     return {"rows": report.rows} | stop()
 
 
+PEERS = {"datasketch": ("datasketch",), "presidio": ("presidio_analyzer", "spacy")}
+"""Measurement → the packages it needs, which the extra `bench` installs."""
+
 MEASUREMENTS: dict[str, Callable[[PlantedFiles], dict[str, Any]]] = {
     measure.__name__: measure for measure in (checklist, duplicates, datasketch, personal, presidio, truths)
 }
+
+
+def missing(measurements: Iterable[str]) -> list[str]:
+    """The packages that the measurements need and that are not installed."""
+    needed = [package for name in measurements for package in PEERS.get(name, ())]
+    return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
 def measured(name: str, folder: Path, rows: int) -> dict[str, Any]:
@@ -327,6 +337,8 @@ def main() -> None:
     parser.add_argument("--measure", choices=[*MEASUREMENTS, "short_rows"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if packages := missing([given.measure] if given.measure else [] if given.memory else MEASUREMENTS):
+        parser.exit(2, f"benchmarks.data: needs {' and '.join(packages)}: pip install 'tunesmith[bench]'\n")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     if given.measure == "short_rows":
         print(json.dumps(short_rows(given.folder / "rows.jsonl")))
