@@ -139,12 +139,13 @@ def _candidates(keys: BandKeys, distinct: Integers) -> tuple[Integers, Integers]
     """Pairs of `distinct` texts that share the key of a band, each once, as index arrays with `left < right`."""
     size = len(distinct)
     found = np.empty(0, np.int64)
+    # Place and key as the halves of one integer: sorting those is twenty times faster than a stable sort by key.
+    placed = np.empty((size, 2), "<u4")
+    order, band = placed[:, 0], placed[:, 1]
     for number in range(BANDS):
-        # Key and place in one integer: sorting those is twenty times faster than a stable sort of places by key.
-        placed = keys.band(number)[distinct].astype(np.uint64) << 32 | np.arange(size, dtype=np.uint64)
-        placed.sort()
-        band, order = (placed >> 32).astype(np.uint32), (placed & 0xFFFFFFFF).astype(np.uint32)
-        del placed  # before the memory's peak
+        order[:] = np.arange(size, dtype=np.uint32)
+        band[:] = keys.band(number)[distinct]
+        placed.view("<u8")[:, 0].sort()
         pairs = [found]
         for distance in range(1, BUCKET_WINDOW + 1):
             same = np.flatnonzero(band[distance:] == band[:-distance])
