@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch, forest_batches, micro_batches
+from tunesmith.training.forest_mask import attend, forest_mask
 from tunesmith.training.shared_prefix import Forest, plant
 from tunesmith.training.stretches import Stretch, whole_forest
 
@@ -58,6 +60,10 @@ def forest_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface; `query` (1, heads, tokens, width), result (1, tokens, heads, width)."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(attention_mask, BlockMask):
+        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, attention_mask, scale)
+        return mixed.transpose(1, 2), None
     if stretch is None:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -65,7 +71,6 @@ def forest_attention(
         return output, None
     # Under autocast rotary angles in fp32 widen queries and keys again; sdpa would narrow them, too.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], stretch, scale)  # type: ignore[no-untyped-call]
     return result.unsqueeze(0), None
 
@@ -78,8 +83,11 @@ def forest_arguments(stretch: Stretch | None, input_ids: Tensor) -> dict[str, An
     """What a model is called with beside `input_ids` for `forest_attention` to see the stretch's forest."""
     if stretch is None:
         return {}
+    position_ids = torch.from_numpy(stretch.position_ids).to(input_ids.device).unsqueeze(0)
+    if input_ids.device.type != "cpu":
+        return {"position_ids": position_ids, "attention_mask": forest_mask(stretch.forest, input_ids.device)}
     return {
-        "position_ids": torch.from_numpy(stretch.position_ids).to(input_ids.device).unsqueeze(0),
+        "position_ids": position_ids,
         "attention_mask": torch.empty(1, 1, 1, 1, device=input_ids.device),  # four axes: transformers makes no mask
         "stretch": stretch,
     }

@@ -50,6 +50,15 @@ class Forest:
             [np.arange(part.position, part.position + part.end - part.start) for part in self.segments]
         )
 
+    @property
+    def subtree_ends(self) -> NDArray[np.int64]:
+        """Where the segments below each token's segment end in the sequence, (flat,): what may see it ends there."""
+        ends = {part.start: part.end for part in self.segments}
+        for part in self.segments:  # each stands behind its ancestors, and before what is not below them
+            for ancestor in part.ancestors:
+                ends[ancestor.start] = part.end
+        return np.repeat(list(ends.values()), [part.end - part.start for part in self.segments])
+
 
 def plant(rows: Sequence[NDArray[np.int32]]) -> Forest:
     """The forest of `rows` (token ids, each at least one), sharing a beginning wherever that saves time."""
