@@ -12,8 +12,16 @@ MICRO_BATCH_TOKENS = 4096
 LAUNCH_TOKENS = 64
 """What starting another micro-batch costs, in tokens' worth of time; padding below that is cheaper than a split."""
 
+GPU_LAUNCH_TOKENS = 4096
+"""The same on a GPU, which is done with a small operation before the next one is asked for."""
 
-def cheapest_cuts(lengths: Sequence[int], rows_each: int = 1, token_budget: int = MICRO_BATCH_TOKENS) -> list[int]:
+
+def cheapest_cuts(
+    lengths: Sequence[int],
+    rows_each: int = 1,
+    token_budget: int = MICRO_BATCH_TOKENS,
+    launch_tokens: int = LAUNCH_TOKENS,
+) -> list[int]:
     """Ends of the contiguous groups of ascending `lengths` that cost least: padded tokens plus a fixed cost each.
 
     An item stands for `rows_each` rows of its length (the two replies of a preference pair). Exact by dynamic
@@ -27,8 +35,8 @@ def cheapest_cuts(lengths: Sequence[int], rows_each: int = 1, token_budget: int 
             padded = longest * rows_each * (end - begin)
             if padded > token_budget and end - begin > 1:
                 break
-            if cost[begin] + padded + LAUNCH_TOKENS < cost[end]:
-                cost[end] = cost[begin] + padded + LAUNCH_TOKENS
+            if cost[begin] + padded + launch_tokens < cost[end]:
+                cost[end] = cost[begin] + padded + launch_tokens
                 start[end] = begin
     ends = []
     end = len(lengths)

@@ -28,7 +28,7 @@ READ_TOKENS = 4096
 
 def activation_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Bytes per token that autograd keeps for one layer."""
-    width, fast = work.width, fast_norms(shape, work)
+    width, fast = work.width, fast_norms(shape, method, work)
     kept = 2 if fast and width == 2 and method != "full" else 4  # the engine's keep their input as it came
     norms = kept * shape.norm_width + 8  # others in fp32, in which all compute; and its scale
     attention = width * 2 * (shape.query_width + shape.kv_width) + 4 * shape.heads  # q, k, v, output; log-sum-exp
@@ -76,9 +76,11 @@ def mask_bytes(work: Workload) -> int:
     return 2 * work.width * work.length * work.tokens
 
 
-def fast_norms(shape: ModelShape, work: Workload) -> bool:
-    """Whether norms are the engine's own: on a CPU, where one process holds the model."""
-    return shape.family in FAST_NORMS and work.device == "cpu" and work.ranks == 1
+def fast_norms(shape: ModelShape, method: Method, work: Workload) -> bool:
+    """Whether norms are the engine's own: where each process holds the whole model, with no soft prompt on a GPU."""
+    soft = method in ("prefix", "prompt") and work.device != "cpu"
+    sharded = work.ranks > 1 and (method == "full" or work.sharded)
+    return shape.family in FAST_NORMS and not sharded and not soft
 
 
 def _fast_lora(method: Method) -> bool:
@@ -103,7 +105,7 @@ def cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
 def end_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Kept past the last layer: the final norm's input and output, and the hidden states that the head reads."""
     width = residual_width(method, work)
-    if fast_norms(shape, work):
+    if fast_norms(shape, method, work):
         norm = work.tokens * shape.hidden * width
     else:
         norm = work.tokens * shape.hidden * (4 + width if method == "full" else 4)
@@ -183,7 +185,9 @@ def update_bytes(shape: ModelShape, work: Workload) -> int:
 def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Before the gradient: replies are sampled with a cache of keys and values, then read again without a gradient."""
     width = work.width
-    wide = 3 if fast_norms(shape, work) else 4  # gate, up, their product; the engine's own has it of gate's activation
+    wide = (
+        3 if fast_norms(shape, method, work) else 4
+    )  # gate, up, their product; the engine's own has it of gate's activation
     layer = width * (wide * shape.ffn_width + 4 * shape.hidden)  # of a token, where nothing is kept
     rows = max(1, min(work.own_rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
     cache = rows * work.length * 2 * shape.kv_width * shape.layers * width

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tunesmith.dataset.lengths import GPU_LAUNCH_TOKENS, LAUNCH_TOKENS, cheapest_cuts
 from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
-from tunesmith.dataset.lengths import cheapest_cuts
 from tunesmith.training.lanes import deal
 from tunesmith.training.shared_prefix import SEGMENT_TOKENS, Forest, in_token_order, plant, shared_lengths
+
+CPU = torch.device("cpu")
 
 WORTH_SHARING = 2 * SEGMENT_TOKENS
 """Tokens that two examples must have in common to be kept together: their forest shares no fewer."""
@@ -100,10 +102,14 @@ def step_rows(step: int, *, rows: int, batch_size: int, seed: int) -> NDArray[np
     return _epoch_order(rows, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def micro_batches(examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS) -> list[MicroBatch[E]]:
+def micro_batches(
+    examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS, device: torch.device = CPU
+) -> list[MicroBatch[E]]:
     """Cut `examples` into micro-batches of like lengths, each at most `token_budget` padded tokens (or one example)."""
     by_length = sorted(examples, key=_longest)
-    ends = cheapest_cuts([_longest(example) for example in by_length], len(by_length[0].rows), token_budget)
+    lengths = [_longest(example) for example in by_length]
+    launch = LAUNCH_TOKENS if device.type == "cpu" else GPU_LAUNCH_TOKENS
+    ends = cheapest_cuts(lengths, len(by_length[0].rows), token_budget, launch)
     return [collate(by_length[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -91,10 +91,10 @@ class Engine:
         self._sharded = is_sharded(model)
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         use_fast_lora(model)
-        if device.type == "cpu" and not self._sharded:
-            use_fast_layers(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
+        if not self._sharded and (device.type == "cpu" or self._planted):
+            use_fast_layers(model)  # on a GPU where kernels can be generated, which the forest's has shown
         if self._planted and device.type == "cpu":
             few = learning_share(model) <= FEW_PARAMETERS
             micro_batch_tokens = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)
@@ -203,7 +203,7 @@ class Engine:
     def _cut(self, examples: Sequence[Example]) -> list[MicroBatch[Example]]:
         if self._planted:
             return planted_where_possible(self._model, examples, self._budget.tokens)
-        return micro_batches(examples, self._budget.tokens)
+        return micro_batches(examples, self._budget.tokens, self._device)
 
     def _loss(self, batch: MicroBatch[Any]) -> Loss:
         with self._autocast():

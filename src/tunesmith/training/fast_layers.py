@@ -4,6 +4,7 @@ Autograd takes an expression such as a norm apart, keeps every intermediate and 
 norm's backward pass takes a fifth of the time on a CPU. Projections that read the same input (q, k and v; gate and up)
 share their adapters' passes over it, and their gradients of it are added up in place. Of the last layer, what comes
 after attention is computed only where the loss reads.
+On a GPU they are generated kernels instead (`fused`).
 Only layers of transformers (5.24) that are known by name to compute exactly this are taken; all others stay.
 """
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from tunesmith.training.fast_lora import project
-from tunesmith.training.forest_attention import forest_attention
+from tunesmith.training.forest_attention import forest_attention, in_forest
+from tunesmith.training.fused import fused, rms_norm, rotate, swiglu
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
@@ -42,21 +44,27 @@ def _is_last(layer: Any) -> bool:
 
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
+    if hidden_states.is_cuda:
+        return fused(rms_norm)(hidden_states, module.weight, module.variance_epsilon)
     normed: Tensor = _RmsNorm.apply(hidden_states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return normed
 
 
 def _feed_forward(module: Any, x: Tensor) -> Tensor:
     gate, up = project(x, (module.gate_proj, module.up_proj))
-    product = _SwiGlu.apply(gate, up) if type(module.act_fn) is SiLUActivation else module.act_fn(gate) * up  # type: ignore[no-untyped-call]
+    if type(module.act_fn) is not SiLUActivation:
+        product = module.act_fn(gate) * up
+    elif gate.is_cuda:
+        product = fused(swiglu)(gate, up)
+    else:
+        product = _SwiGlu.apply(gate, up)  # type: ignore[no-untyped-call]
     output: Tensor = module.down_proj(product)
     return output
 
 
 def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """On a forest; without one (generation, padded rows) the module's own."""
-    stretch = kwargs.get("stretch")
-    if args or stretch is None or kwargs.get("cache") is not None:
+    if args or not in_forest(kwargs) or kwargs.get("cache") is not None:
         output: tuple[Tensor, Tensor | None] = type(module).forward(module, *args, **kwargs)
         return output
     hidden, (cosine, sine) = kwargs["hidden_states"], kwargs["position_embeddings"]
@@ -64,9 +72,11 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
     query, key, value = (x.view(heads) for x in project(hidden, (module.q_proj, module.k_proj, module.v_proj)))
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    query, key = (_Rotary.apply(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))  # type: ignore[no-untyped-call]
+    turn: Any = fused(rotate) if hidden.is_cuda else _Rotary.apply
+    query, key = (turn(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (1, heads, tokens, width) each
-    mixed, _ = forest_attention(module, query, key, value, None, scaling=module.scaling, stretch=stretch)
+    mask, stretch = kwargs.get("attention_mask"), kwargs.get("stretch")
+    mixed, _ = forest_attention(module, query, key, value, mask, scaling=module.scaling, stretch=stretch)
     if (read := kwargs.get("read")) is not None:
         mixed = mixed.index_select(1, read)
     return module.o_proj(mixed.flatten(2)), None

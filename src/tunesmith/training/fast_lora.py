@@ -56,11 +56,11 @@ def use_fast_lora(model: nn.Module) -> None:
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """What each of `layers` makes of the same `x`."""
     names = [layer.plain_adapter() if isinstance(layer, FastLinear) else None for layer in layers]
-    if not all(names) or len({layer.base_layer.weight.dtype for layer in layers}) > 1:
+    plain: Any = list(zip(layers, names, strict=True))
+    if not all(names) or len({layer.base_layer.weight.dtype for layer, _ in plain}) > 1:
         if all(type(layer) is nn.Linear for layer in layers) and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))  # once: each layer would keep a copy of its own
         return tuple(layer(x) for layer in layers)
-    plain: Any = list(zip(layers, names, strict=True))
     matrices = []
     for layer, name in plain:
         base: Any = layer.base_layer

@@ -3,16 +3,18 @@
 Registered with transformers as an attention implementation, so every architecture that takes its attention from
 there runs on a forest unchanged; without a forest it is `sdpa`. It goes block by block, and keeps the weights of blocks
 with few keys for the backward pass; those of others it computes anew. On a CPU that is several times faster on rows of
-a few hundred tokens than torch's own kernel, whose backward pass does not use the matrix units in bf16.
+a few hundred tokens than torch's own kernel, whose backward pass does not use the matrix units in bf16. On a GPU
+one generated kernel does that (`forest_mask`).
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
@@ -31,14 +33,12 @@ if TYPE_CHECKING:
 NAME = "forest"
 """What `model.set_attn_implementation` calls it."""
 
-PROBE = tuple(np.array([*range(12), *own], dtype=np.int32) for own in ([1, 2, 3], [4, 5], [6, 7, 8, 9]))
-"""Rows with which a model is asked whether it can be run on a forest; they share their first twelve tokens."""
+PROBE_TOKENS = 120
+"""That the rows share with which a model is asked whether it can be run on a forest: with their own, more than one
+block of a GPU's mask."""
 
 PROBE_TOLERANCE = 0.05
 """Of the largest logit: bf16 rounding stays below it, a token that sees the wrong ones does not."""
-
-GPU_SHARE = 0.5
-"""Of the rows' tokens that a forest may compute to be worth its many small products on a GPU; a cautious guess."""
 
 BLOCK_QUERIES = 128
 """Queries of one block: a block's keys end where its queries do, so smaller blocks compute less above the diagonal."""
@@ -84,13 +84,18 @@ def forest_arguments(stretch: Stretch | None, input_ids: Tensor) -> dict[str, An
     if stretch is None:
         return {}
     position_ids = torch.from_numpy(stretch.position_ids).to(input_ids.device).unsqueeze(0)
-    if input_ids.device.type != "cpu":
+    if input_ids.is_cuda:
         return {"position_ids": position_ids, "attention_mask": forest_mask(stretch.forest, input_ids.device)}
     return {
         "position_ids": position_ids,
         "attention_mask": torch.empty(1, 1, 1, 1, device=input_ids.device),  # four axes: transformers makes no mask
         "stretch": stretch,
     }
+
+
+def in_forest(arguments: Mapping[str, Any]) -> bool:
+    """Whether a layer is called with these so that its attention is a forest's."""
+    return arguments.get("stretch") is not None or isinstance(arguments.get("attention_mask"), BlockMask)
 
 
 def use_forest_attention(model: "Model") -> bool:
@@ -105,13 +110,15 @@ def use_forest_attention(model: "Model") -> bool:
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if (
         config._attn_implementation != "sdpa"
+        or model.device.type not in ("cpu", "cuda")
         or _drops_out(model, config)
         or (isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning)
     ):
         return False
-    expected = _probe(model, None)
+    rows = _probe_rows(_window(config))
+    expected = _probe(model, rows, None)
     base.set_attn_implementation(NAME)
-    found = _probe(model, plant(PROBE))
+    found = _probe(model, rows, plant(rows))
     if expected is not None and found is not None:
         difference, largest = (found - expected).abs().max(), expected.abs().max()
         if difference <= PROBE_TOLERANCE * largest:
@@ -129,18 +136,11 @@ def longest_planted(model: "Model") -> float:
 def planted_where_possible(
     model: "Model", examples: Sequence[E], token_budget: int = MICRO_BATCH_TOKENS
 ) -> list[MicroBatch[E]]:
-    """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise.
-
-    A GPU's fused attention is given up only where half of the tokens need not be computed.
-    """
+    """Micro-batches of `examples` as forests where `model` takes rows so long in them, padded otherwise."""
     longest = max(len(row.tokens) for example in examples for row in example.rows)
     if longest > longest_planted(model):
-        return micro_batches(examples, token_budget)
-    planted = forest_batches(examples, token_budget)
-    computed = sum(batch.input_ids.numel() for batch in planted)
-    if model.device.type != "cpu" and computed > GPU_SHARE * sum(batch.tokens for batch in planted):
-        return micro_batches(examples, token_budget)
-    return planted
+        return micro_batches(examples, token_budget, model.device)
+    return forest_batches(examples, token_budget)
 
 
 def _window(config: PretrainedConfig) -> float:
@@ -154,9 +154,15 @@ def _drops_out(model: nn.Module, config: PretrainedConfig) -> bool:
     return any(rates) or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
+def _probe_rows(longest: float) -> list[NDArray[np.int32]]:
+    """Three rows that begin alike, none longer than what the model sees."""
+    shared = [index % 12 for index in range(int(min(PROBE_TOKENS, longest - 4)))]
+    return [np.array([*shared, *own], dtype=np.int32) for own in ([1, 2, 3], [4, 5], [6, 7, 8, 9])]
+
+
 @torch.no_grad()
-def _probe(model: "Model", forest: Forest | None) -> Tensor | None:
-    """Logits after every token of every row of `PROBE`, (tokens, vocabulary); None when the model cannot be called so.
+def _probe(model: "Model", rows: Sequence[NDArray[np.int32]], forest: Forest | None) -> Tensor | None:
+    """Logits after every token of each of `rows`, (tokens, vocabulary); None when the model cannot be called so.
 
     Every token, because one that looks at its neighbour in the sequence errs only where a row leaves its forerunner.
     """
@@ -165,8 +171,8 @@ def _probe(model: "Model", forest: Forest | None) -> Tensor | None:
     model.eval()
     try:
         if forest is None:
-            rows = [torch.from_numpy(row.astype(np.int64)).to(device).unsqueeze(0) for row in PROBE]
-            return torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
+            each = [torch.from_numpy(row.astype(np.int64)).to(device).unsqueeze(0) for row in rows]
+            return torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in each]).float()
         ids = torch.from_numpy(forest.tokens.astype(np.int64)).to(device).unsqueeze(0)
         logits: Tensor = model(input_ids=ids, use_cache=False, **forest_arguments(whole_forest(forest), ids)).logits[0]
         return logits[torch.from_numpy(np.concatenate(forest.places)).to(device)].float()

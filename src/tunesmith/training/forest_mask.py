@@ -1,8 +1,8 @@
 """Forest attention on a GPU: one fused kernel for the whole forest, made by torch's FlexAttention.
 
 A forest is laid out depth first, so a token is seen by what follows it in its segment and by everything below that
-segment, which is one run of the flat sequence: `kv <= q < end of kv's subtree` is the whole mask. Which blocks of it are
-empty, full or mixed follows from the ends alone, so making the mask costs nothing beside a layer.
+segment, which is one run of the flat sequence: `kv <= q < end of kv's subtree` is the whole mask. Which blocks of it
+are empty, full or mixed follows from the ends alone, so making the mask costs nothing beside a layer.
 """
 
 import functools
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex_attention
 
 from tunesmith.training.shared_prefix import Forest
 
 BLOCK = 128
 """Tokens of a block of the mask, FlexAttention's default."""
+
+KERNEL: FlexKernelOptions = {"BACKEND": "TRITON", "ROWS_GUARANTEED_SAFE": True}
+"""The kernel for training: of few tokens, torch would choose the one for decoding, which cannot be made for any number
+of them. Every token sees itself, so no row of the mask is empty."""
 
 
 def forest_mask(forest: Forest, device: torch.device) -> BlockMask:
@@ -39,7 +43,9 @@ def forest_mask(forest: Forest, device: torch.device) -> BlockMask:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: float) -> Tensor:
     """softmax(scale · q kᵀ) v where `mask` allows; (1, heads, tokens, width), with fewer heads in `key` and `value`."""
-    result: Tensor = _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+    result: Tensor = _compiled()(
+        query, key, value, block_mask=mask, scale=scale, enable_gqa=True, kernel_options=KERNEL
+    )
     return result
 
 
@@ -49,6 +55,6 @@ def _compiled() -> Any:
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many key blocks each query block has, and which: (1, 1, query blocks) and (1, 1, query blocks, key blocks)."""
+    """How many key blocks each query block has, and which: (1, 1, queries) and (1, 1, queries, keys), in blocks."""
     which = torch.argsort(blocks.int(), dim=1, descending=True, stable=True)
     return blocks.sum(1).int()[None, None], which.int()[None, None]

@@ -27,6 +27,7 @@ from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dum
 from tunesmith.training import ranks
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
 from tunesmith.training.data import TrainingData, prepare_data
+from tunesmith.training.device_memory import micro_batch_tokens, wants_checkpointing
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
@@ -35,7 +36,6 @@ from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
 from tunesmith.training.output import check_output
 from tunesmith.training.precision import use_bf16
-from tunesmith.training.recompute import wants_checkpointing
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
 from tunesmith.training.sharding import give_back, shard, wants_sharding, whole_state
@@ -170,7 +170,8 @@ def _train(
     model = attach(base, spec.adapter, seed=spec.training.seed)
     _check_fit(spec, model, data)
     longest = max((*data.train, *data.validation), key=lambda example: max(len(row.tokens) for row in example.rows))
-    if wants_checkpointing(spec, longest, device=device, bf16=bf16):
+    checkpointing = wants_checkpointing(spec, longest, device=device, bf16=bf16)
+    if checkpointing:
         model.activation_checkpointing_enable()
     if sharded:
         shard(model, device, dtype=dtype if full else None, bf16=bf16)
@@ -189,6 +190,7 @@ def _train(
         bf16=bf16,
         max_grad_norm=spec.training.max_grad_norm,
         seed=spec.training.seed,
+        micro_batch_tokens=micro_batch_tokens(spec, longest, device=device, bf16=bf16, checkpointing=checkpointing),
     )
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None

@@ -1,9 +1,11 @@
-"""Activation checkpointing: the same loss and gradients, and only where the plan says that memory asks for it."""
+"""Activation checkpointing: the same loss and gradients, and only where the plan says that memory asks for it; and how
+many tokens a GPU runs at once."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_train import make_spec, read_events
@@ -14,9 +16,10 @@ from tunesmith.errors import SpecError
 from tunesmith.models.load import load_tokenizer
 from tunesmith.planning.memory import Workload, estimate
 from tunesmith.planning.shapes import load_shape
+from tunesmith.training.batches import Row
 from tunesmith.training.data import prepare_data
+from tunesmith.training.device_memory import device_bytes, micro_batch_tokens, wants_checkpointing
 from tunesmith.training.events import StepEvent
-from tunesmith.training.recompute import device_bytes, wants_checkpointing
 from tunesmith.training.run import train
 
 CPU = torch.device("cpu")
@@ -50,7 +53,7 @@ def test_auto_checkpoints_when_the_longest_example_does_not_fit_by_itself(
     spec = make_spec(tickets, tmp_path / "run")
     data = prepare_data(spec, Renderer(load_tokenizer("embedded")))
     longest = max(data.train, key=lambda row: len(row.rows[0].tokens))
-    work = Workload(1, len(longest.rows[0].tokens), precision="fp32", rank=spec.adapter.r)
+    work = Workload(1, len(longest.rows[0].tokens), precision="fp32", rank=spec.adapter.r, device="cpu")
     needed = estimate(load_shape("embedded"), "lora", work).total
     assert not wants_checkpointing(spec, longest, device=CPU, bf16=False, available=needed)
     with caplog.at_level(logging.WARNING):
@@ -64,3 +67,18 @@ def test_auto_checkpoints_when_the_longest_example_does_not_fit_by_itself(
 def test_a_learned_prefix_cannot_be_computed_again() -> None:
     with pytest.raises(SpecError, match=r"activation_checkpointing: on forgets the keys and values"):
         make_spec(Path("x.jsonl"), Path("run"), adapter={"kind": "prefix"}, training={"activation_checkpointing": "on"})
+
+
+@pytest.mark.parametrize(("tokens", "chosen"), [(16384, 16384), (8192, 8192), (4096, 4096), (1, 4096)])
+def test_a_gpu_runs_as_many_tokens_at_once_as_fit_by_the_plan(
+    tokens: int, chosen: int, tickets: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tickets, tmp_path / "run")
+    longest = Row(np.zeros(64, np.int32), np.ones(64, np.bool_))
+    work = Workload(tokens // 64, 64, precision="bf16", rank=spec.adapter.r, device="cuda")
+    available = estimate(load_shape("embedded"), "lora", work).total if tokens > 1 else 1
+    found = micro_batch_tokens(
+        spec, longest, device=torch.device("cuda"), bf16=True, checkpointing=False, available=available
+    )
+    assert found == chosen
+    assert micro_batch_tokens(spec, longest, device=CPU, bf16=True, checkpointing=False) == 4096

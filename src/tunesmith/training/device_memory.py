@@ -1,0 +1,113 @@
+"""What fits into the device's memory, by the memory plan: whether activations must be computed again, and how many
+tokens can run at once.
+
+Keeping each layer's input alone and computing the layer again in the backward pass (Chen et al. 2016,
+https://arxiv.org/abs/1604.06174) costs a third more compute, and changes neither loss nor gradients. Smaller
+micro-batches cost less; so `auto` checkpoints only when the longest example of all does not fit by itself.
+"""
+
+import logging
+import os
+
+import msgspec
+import torch
+
+from tunesmith.errors import ModelError
+from tunesmith.planning.memory import estimate, usable_bytes
+from tunesmith.planning.shapes import load_shape
+from tunesmith.planning.workload import Method, Workload
+from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec
+from tunesmith.training import ranks
+from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example
+from tunesmith.training.sharding import wants_sharding
+
+log = logging.getLogger(__name__)
+
+GPU_TOKENS = (16384, 8192)
+"""Micro-batches to try on a GPU. One of 16,384 tokens keeps an H100 busy on a model of a billion parameters."""
+
+
+def wants_checkpointing(
+    spec: RunSpec, longest: Example, *, device: torch.device, bf16: bool, available: int | None = None
+) -> bool:
+    """What `training.activation_checkpointing` says; `auto` asks whether training on `longest` fits into `available`
+    bytes, by default the device's memory."""
+    if spec.training.activation_checkpointing != "auto" or spec.adapter.kind == "prefix":
+        return spec.training.activation_checkpointing == "on"
+    room = device_bytes(device) if available is None else available
+    work = _work(spec, longest, device=device, bf16=bf16)
+    without = _needed(spec, work)
+    if without is None or without <= room:
+        return False
+    log.warning(
+        "an example of %s tokens needs about %.1f GiB, and %s has %.1f: activations are computed again in the "
+        "backward pass (about %.1f GiB), which changes no result",
+        f"{_longest_row(longest):,}", without / 2**30, device, room / 2**30,
+        (_needed(spec, msgspec.structs.replace(work, checkpointing=True)) or 0) / 2**30,
+    )  # fmt: skip
+    return True
+
+
+def micro_batch_tokens(
+    spec: RunSpec,
+    longest: Example,
+    *,
+    device: torch.device,
+    bf16: bool,
+    checkpointing: bool,
+    available: int | None = None,
+) -> int:
+    """Padded tokens that run at once: on a GPU as many of `GPU_TOKENS` as fit into `available` bytes by the plan.
+
+    It takes less time to start few large operations than many small ones, and a GPU waits for them to be started.
+    """
+    if device.type == "cpu" or wants_sharding(spec):  # a sharded step that does not fit cannot be made again, smaller
+        return MICRO_BATCH_TOKENS
+    room = device_bytes(device) if available is None else available
+    work = _work(spec, longest, device=device, bf16=bf16)
+    for tokens in GPU_TOKENS:
+        rows = max(1, tokens // work.length)
+        needed = _needed(spec, msgspec.structs.replace(work, rows=rows, checkpointing=checkpointing))
+        if needed is not None and needed <= room:
+            return tokens
+    return MICRO_BATCH_TOKENS
+
+
+def _work(spec: RunSpec, longest: Example, *, device: torch.device, bf16: bool) -> Workload:
+    """`longest` alone."""
+    replies = spec.objective.max_completion_length if isinstance(spec.objective, GrpoSpec | PpoSpec) else 0
+    return Workload(
+        rows=len(longest.rows),
+        length=_longest_row(longest) + replies,
+        precision="bf16" if bf16 else "fp32",
+        rank=spec.adapter.r,
+        virtual_tokens=spec.adapter.virtual_tokens,
+        ranks=ranks.count() if wants_sharding(spec) else 1,
+        sharded=wants_sharding(spec),
+        device="cuda" if device.type == "cuda" else "cpu",
+    )
+
+
+def _needed(spec: RunSpec, work: Workload) -> int | None:
+    """Bytes by the memory plan; None for an architecture that it cannot count."""
+    try:
+        shape = load_shape(spec.model)
+    except ModelError:
+        return None
+    return estimate(shape, _method(spec), work).total
+
+
+def _longest_row(example: Example) -> int:
+    return max(len(row.tokens) for row in example.rows)
+
+
+def device_bytes(device: torch.device) -> int:
+    """What training can use of the device's memory."""
+    if device.type == "cuda":
+        return usable_bytes(torch.cuda.get_device_properties(device).total_memory / 2**30)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _method(spec: RunSpec) -> Method:
+    """By its adapter: a pair's two rows are counted as rows."""
+    return "ppo" if isinstance(spec.objective, PpoSpec) else spec.adapter.kind
