@@ -8,7 +8,9 @@ On a machine with a GPU it measures there. `--layers` cuts the model, for a mach
 import argparse
 import sys
 
-from tunesmith.training.bench import CASES, SHAPE, BenchResult, bench
+from tunesmith.training.bench import CASES, LARGE_SHAPE, SHAPE, BenchResult, bench
+
+SHAPES = {"135m": SHAPE, "1b": LARGE_SHAPE}
 
 
 def main() -> None:
@@ -17,14 +19,16 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES), dest="cases")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
+    parser.add_argument("--shape", choices=list(SHAPES), default="135m", help="of the Llama to train (default: 135m)")
+    parser.add_argument("--layers", type=int, help="instead of the shape's own")
     options = parser.parse_args()
+    shape = SHAPES[options.shape]
     result = bench(
         against=options.against,
         cases=options.cases or tuple(CASES),
         steps=options.steps,
         rounds=options.rounds,
-        shape=SHAPE | {"num_hidden_layers": options.layers},
+        shape=shape | ({"num_hidden_layers": options.layers} if options.layers else {}),
         observer=lambda text: print(text, file=sys.stderr, flush=True),
     )
     print(as_table(result))

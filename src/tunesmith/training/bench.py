@@ -34,6 +34,19 @@ SHAPE = {
 }
 """SmolLM2-135M's (https://huggingface.co/HuggingFaceTB/SmolLM2-135M, config.json)."""
 
+LARGE_SHAPE = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 8192,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""Llama-3.2-1B's (https://huggingface.co/meta-llama/Llama-3.2-1B, config.json): enough work for a GPU."""
+
 
 class Work(Struct, frozen=True):
     """Training steps for one engine. Rows are `shared` common tokens and then `shortest` to `longest` of their own.
@@ -105,15 +118,23 @@ over them included; `full`: all parameters learn."""
 
 IN_FP32: dict[str, Any] = {"bf16": False, "model_init_kwargs": {"dtype": "float32"}}
 
+BF16: dict[str, Any] = {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}
+
 TRL_TUNED: dict[str, dict[str, Any]] = {
     "fp32": IN_FP32 | {"per_device_train_batch_size": 4},
-    "bf16": {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}, "per_device_train_batch_size": 4},
+    "bf16": BF16 | {"per_device_train_batch_size": 4},
     "bf16 autocast": {"bf16": True, "model_init_kwargs": {"dtype": "float32"}, "per_device_train_batch_size": 4},
     "fp32, chunked loss": IN_FP32 | {"per_device_train_batch_size": 4, "loss_type": "chunked_nll"},
 }
 """What a person can turn on in TRL for speed on a CPU, each without checkpointing and with rows grouped by length.
 
 The other cases are compared with TRL's defaults only."""
+
+TRL_TUNED_ON_A_GPU: dict[str, dict[str, Any]] = {
+    "bf16": BF16 | {"per_device_train_batch_size": 16},
+    "bf16, Liger": BF16 | {"per_device_train_batch_size": 16, "use_liger_kernel": True},
+}
+"""The same on a GPU; Liger Kernel (https://arxiv.org/abs/2410.10989) where it is installed."""
 
 
 def bench(
@@ -144,6 +165,8 @@ def bench(
                     if observer is not None:
                         observer(f"{case}, round {number + 1} of {rounds}: {name}")
                     measured[name].append(_measure(engine))
+                    if observer is not None:
+                        observer(f"{case}, round {number + 1} of {rounds}: {name}: {_said(measured[name][-1])}")
             lines += [_line(case, name, measured, matrices) for name in engines]
     return BenchResult(lines, load_settings().threads, rounds, steps, _versions(against))
 
@@ -170,8 +193,9 @@ def _write_model(folder: Path, shape: dict[str, Any]) -> dict[str, int]:
     from tunesmith.models.quiet import quiet
 
     torch.manual_seed(0)
-    with quiet():
+    with quiet(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model: Any = LlamaForCausalLM(LlamaConfig(**shape))
+        model.to(torch.bfloat16)  # as most models are kept
         model.save_pretrained(folder)
     load_tokenizer(EMBEDDED).save_pretrained(folder)
     layers = [module for name, module in model.named_modules() if "proj" in name and hasattr(module, "weight")]
@@ -180,11 +204,15 @@ def _write_model(folder: Path, shape: dict[str, Any]) -> dict[str, int]:
 
 def _trl(work: Work) -> dict[str, Work]:
     """TRL's default is bf16; where that is emulated, it takes many times as long as fp32, which nobody waits for."""
+    from importlib.util import find_spec
+
     from accelerate import PartialState
 
     from tunesmith.training.precision import multiplies_bf16_fast
 
-    bf16 = multiplies_bf16_fast(PartialState().device)
+    device = PartialState().device
+    bf16 = multiplies_bf16_fast(device)
+    settings_tried = TRL_TUNED if device.type == "cpu" else TRL_TUNED_ON_A_GPU
     name, settings = ("default settings", {}) if bf16 else ("default settings in fp32", IN_FP32)
     default = {f"TRL, {name}": replace(work, engine="trl", settings=settings)}
     if work.adapter == "full" or work.objective == "dpo" or work.shared:
@@ -194,8 +222,8 @@ def _trl(work: Work) -> dict[str, Work]:
         f"TRL, {name}, no checkpointing, grouped by length": replace(
             work, engine="trl", group_by_length=True, settings=tuned | settings
         )
-        for name, settings in TRL_TUNED.items()
-        if bf16 or not settings["bf16"]
+        for name, settings in settings_tried.items()
+        if (bf16 or not settings["bf16"]) and ("use_liger_kernel" not in settings or find_spec("liger_kernel"))
     }
 
 
@@ -229,6 +257,10 @@ def _line(case: str, name: str, measured: dict[str, list[Measured]], matrices: d
         ceiling_flops=ceiling,
         times_faster=None if name == "Tunesmith" else statistics.median(ratios),
     )
+
+
+def _said(run: Measured) -> str:
+    return f"{_rate(run):,.0f} tokens/s, {run.peak_bytes / 2**30:.2f} GiB"
 
 
 def _rate(run: Measured) -> float:

@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 import torch
 
-from tunesmith.training.batches import E, Example, Row
+from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, Example, Row
 from tunesmith.training.bench import RANK, Measured, Work
+from tunesmith.training.device_memory import GPU_TOKENS
 from tunesmith.training.precision import multiplies_bf16_fast
 from tunesmith.training.preference import Pair
 
-CEILING_SIZE = 2048
+CEILING_SIZE = 4096 if torch.cuda.is_available() else 2048
 CEILING_TRIES = 10
 """The ceiling is the fastest of these products of two square matrices: what the machine can do, not what it did."""
 
@@ -48,12 +49,17 @@ def ceiling() -> float:
     matrix = torch.randn(CEILING_SIZE, CEILING_SIZE, device=device, dtype=dtype)
     fastest = float("inf")
     for _ in range(CEILING_TRIES):
-        started = time.perf_counter()
+        started = _now()
         torch.mm(matrix, matrix)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        fastest = min(fastest, time.perf_counter() - started)
+        fastest = min(fastest, _now() - started)
     return 2 * CEILING_SIZE**3 / fastest
+
+
+def _now() -> float:
+    """Seconds, when all that a GPU was asked for is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def make_rows(work: Work) -> list[Row]:
@@ -128,17 +134,18 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
         bf16=bf16,
         max_grad_norm=1.0,
         seed=0,
+        micro_batch_tokens=MICRO_BATCH_TOKENS if device.type == "cpu" else GPU_TOKENS[0],
     )
     seconds = []
     for step in range(work.steps + 1):
-        started = time.perf_counter()
+        started = _now()
         part = _step(examples, work, step)
         if work.objective == "dpo":
             rows = [row for pair in part for row in pair.rows]
             logps = reference_logps(model, adapter, rows, bf16=bf16).view(-1, 2).tolist()
             part = [replace(pair, reference=tuple(known)) for pair, known in zip(part, logps, strict=True)]
         engine.step(part, step=step, learning_rate=1e-4)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_now() - started)
     return seconds[1:], *_counts(examples, work)
 
 
@@ -152,10 +159,10 @@ def _trl(work: Work) -> tuple[list[float], list[int], list[int]]:
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(_now())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(_now())
 
     make_trainer, make_config, data, examples = _trl_pairs(work) if work.objective == "dpo" else _trl_rows(work)
     with tempfile.TemporaryDirectory() as folder:

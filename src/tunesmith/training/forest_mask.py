@@ -18,9 +18,9 @@ from tunesmith.training.shared_prefix import Forest
 BLOCK = 128
 """Tokens of a block of the mask, FlexAttention's default."""
 
-KERNEL: FlexKernelOptions = {"BACKEND": "TRITON", "ROWS_GUARANTEED_SAFE": True}
-"""The kernel for training: of few tokens, torch would choose the one for decoding, which cannot be made for any number
-of them. Every token sees itself, so no row of the mask is empty."""
+KERNEL: FlexKernelOptions = {"FORCE_USE_FLEX_ATTENTION": True}
+"""Of few tokens torch would choose the kernel for decoding, which it cannot make for any number of them (seen with torch
+2.11: an error in bf16, minutes of compiling in fp32)."""
 
 
 def forest_mask(forest: Forest, device: torch.device) -> BlockMask:
