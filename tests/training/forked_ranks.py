@@ -7,12 +7,15 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
 
+import pytest
 import torch
 from accelerate import PartialState
 
 
 def run_ranks(count: int, function: Callable[[], None], *, codes: tuple[int, ...] | None = None) -> None:
     """Call `function` in `count` processes that train together; each must end well, or with its exit code."""
+    if torch.cuda.is_available():
+        pytest.skip("a fork cannot use its parent's GPU, nor two ranks one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

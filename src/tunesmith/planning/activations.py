@@ -129,9 +129,10 @@ def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> in
     """Logits, and in fp32 their softmax; a frozen head's loss makes its gradient here, too."""
     logits = _chunk(shape, work)
     if method != "full" and not shape.eager:  # whose head's output is capped, too, and computed again
-        width, softmax = work.width, 4 * logits
-        if work.device == "cpu":  # a part at a time, which softmax turns to fp32 in a copy of its own
-            softmax = (4 if width == 4 else 8) * min(logits, CACHED_LOGITS)
+        # Softmax turns what is not fp32 into a copy of its own; on a CPU, a part at a time.
+        at_once = min(logits, CACHED_LOGITS) if work.device == "cpu" else logits
+        width = work.width
+        softmax = (4 if width == 4 else 8) * at_once
         return width * logits + softmax + work.supervised * shape.hidden * width
     cast = work.width < residual_width(method, work)
     return 8 * logits + (2 * shape.vocabulary * shape.hidden if cast else 0)

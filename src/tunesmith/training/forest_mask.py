@@ -19,8 +19,8 @@ BLOCK = 128
 """Tokens of a block of the mask, FlexAttention's default."""
 
 KERNEL: FlexKernelOptions = {"FORCE_USE_FLEX_ATTENTION": True}
-"""Of few tokens torch would choose the kernel for decoding, which it cannot make for any number of them (seen with torch
-2.11: an error in bf16, minutes of compiling in fp32)."""
+"""Of few tokens torch would choose the kernel for decoding, which it cannot make for any number of them (torch 2.11: an
+error in bf16, minutes of compiling in fp32)."""
 
 
 def forest_mask(forest: Forest, device: torch.device) -> BlockMask:
