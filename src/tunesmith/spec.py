@@ -259,15 +259,11 @@ class RunSpec(_Section):
             )
         if self.data.replay is not None and not isinstance(self.objective, SftSpec):
             raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
-        kto = isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto"
         if self.engine == "trl" and isinstance(self.objective, PpoSpec | RlhfSpec):
             raise ValueError(f"engine: trl has no {kind}: TRL has no PPO trainer any more; use engine: tunesmith")
-        if self.training.sharding == "fsdp" and (
-            adapter.kind not in ("full", "lora") or adapter.rewrites_base or online or kto
-        ):
+        if self.training.sharding == "fsdp" and (why := self._unsharded):
             raise ValueError(
-                "training.sharding: fsdp is for adapter.kind full or lora (but pissa and olora) with sft, reward, or "
-                "dpo (but kto); elsewhere every process holds the model, so use auto or none"
+                f"training.sharding: fsdp does not go with {why}; use auto or none: every process then holds the model"
             )
         if self.training.activation_checkpointing == "on" and adapter.kind == "prefix":
             raise ValueError(
@@ -285,6 +281,19 @@ class RunSpec(_Section):
                 "last states, and soft tokens leave those as they are; use lora"
             )
         return self
+
+    @property
+    def _unsharded(self) -> str | None:
+        """What FSDP cannot be used with, and why; None where it can."""
+        if self.adapter.kind not in ("full", "lora"):
+            return f"adapter.kind {self.adapter.kind} (only with full and lora)"
+        if self.adapter.rewrites_base:
+            return f"adapter.init {self.adapter.init} (it splits whole weights)"
+        if isinstance(self.objective, GrpoSpec | PpoSpec | RlhfSpec):
+            return f"objective.kind {self.objective.kind} (replies end anywhere, and processes must compute in step)"
+        if isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto":
+            return "loss_type kto (its drift is measured on own rows, and processes must compute in step)"
+        return None
 
 
 def load_spec(path: Path, overrides: tuple[str, ...] = ()) -> RunSpec:

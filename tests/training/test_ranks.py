@@ -109,9 +109,21 @@ def test_what_is_trained_in_full_is_sharded_and_a_frozen_base_where_it_is_asked_
     assert wants_sharding(spec) == sharded
 
 
-def test_sharding_is_refused_where_ranks_cannot_compute_equally_often(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"training\.sharding: fsdp is for adapter\.kind full or lora"):
-        make_spec(pairs, tmp_path / "run", adapter={"kind": "qlora"}, training={"sharding": "fsdp"})
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"adapter": {"kind": "qlora"}}, "adapter.kind qlora"),
+        ({"adapter": {"kind": "lora", "init": "pissa"}}, "adapter.init pissa"),
+        ({"objective": {"kind": "grpo", "reward": "module:function"}}, "objective.kind grpo"),
+        ({"objective": {"kind": "rlhf"}}, "objective.kind rlhf"),
+        ({"objective": {"kind": "dpo", "loss_type": "kto"}}, "loss_type kto"),
+    ],
+)
+def test_sharding_is_refused_where_ranks_cannot_compute_equally_often_and_what_keeps_them_is_named(
+    sections: dict[str, dict[str, object]], named: str, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=f"training.sharding: fsdp does not go with {named}"):
+        make_spec(pairs, tmp_path / "run", training={"sharding": "fsdp"}, **sections)
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])
