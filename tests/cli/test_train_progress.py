@@ -17,6 +17,7 @@ def start(objective: str, **others: object) -> StartEvent:
 def said(*events: Event, terminal: bool = False) -> str:
     out = Console(file=io.StringIO(), width=100, force_terminal=terminal, color_system=None)
     with TrainProgress(out) as progress:
+        progress._progress.refresh()
         for event in events:
             progress(event)
             progress._progress.refresh()
@@ -52,6 +53,7 @@ def test_pairs_are_counted_once_there_is_something_to_tell_them_apart_by(name: s
 
 def test_the_bar_has_no_loss_before_there_is_one_and_the_reward_of_a_policy() -> None:
     begun = said(start("grpo"), terminal=True)
+    assert begun.index("getting ready") < begun.index("measuring the base first")
     assert "loss" not in begun
     assert "tokens/s" not in begun
     going = said(start("grpo"), StepEvent(1, 0.001, tokens=100, seconds=1.0, measures={"reward": 0.25}), terminal=True)

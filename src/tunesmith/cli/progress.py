@@ -14,6 +14,10 @@ SMOOTHING = 0.9
 """Of the printed rate and loss or reward, as an exponential moving average over steps."""
 
 
+READYING = "getting ready: rows, model, reference"
+"""Until the run starts, which may take minutes: a reference thinks about every row of preferences."""
+
+
 class TrainProgress:
     """A `TrainObserver` that draws on a console, or prints lines where there is no terminal; a context manager."""
 
@@ -30,7 +34,7 @@ class TrainProgress:
             transient=True,
             disable=not out.is_terminal,
         )
-        self._task = self._progress.add_task("train", start=False, visible=False, going="")
+        self._task = self._progress.add_task("train", start=False, total=None, going=READYING)
         self._warned: set[str] = set()
         self._shown: float | None = None
         self._rate: float | None = None
@@ -81,7 +85,8 @@ class TrainProgress:
         if event.step:
             self._out.print(f"  resuming after step {event.step:,}")
         self._progress.start_task(self._task)
-        self._progress.update(self._task, total=event.total_steps, completed=event.step, visible=True)
+        going = "measuring the base first" if event.eval_rows and not event.step else ""
+        self._progress.update(self._task, total=event.total_steps, completed=event.step, visible=True, going=going)
 
     def _evaluated(self, event: EvalEvent) -> None:
         reward = event.measures.get("reward")
