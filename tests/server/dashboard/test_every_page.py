@@ -138,6 +138,12 @@ def test_every_page_is_accessible_and_fits(
         expect(tab.locator(".loading")).to_have_count(0)
         assert_fit_to_show(tab)
         assert "owned" not in tab.title()
+    tab.get_by_role("link", name="API", exact=True).click()
+    tab.locator("summary").first.click()
+    expect(tab.get_by_role("cell", name="purpose")).to_be_visible()
+    assert_fit_to_show(tab)
+    tab.get_by_role("link", name="Dashboard").click()
+    expect(tab.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
 
 
 def test_without_anything_each_page_says_what_to_do(

@@ -13,7 +13,7 @@ router = APIRouter(include_in_schema=False)
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
-POLICY = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 
 @dataclass(frozen=True)
