@@ -3,7 +3,6 @@
 import random
 import re
 import zlib
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.quality.test_pii import FOUND
 
-from tunesmith.dataset.conversation import Conversation, Message, Role, Source, ToolCall
+from tunesmith.dataset.conversation import Conversation, Message, Role
 from tunesmith.dataset.shingles import Template, normalize, normalize_each, shingle_sets
 from tunesmith.quality import blemishes, provenance, task
-from tunesmith.quality.check import Row, context_hash, row_texts
+from tunesmith.quality.check import context_hash, row_texts
 from tunesmith.quality.pii import keys, rules, scan
-from tunesmith.quality.pii.check import PersonalData
-from tunesmith.quality.redact import redact
 from tunesmith.quality.signs import SIGNS, signs_in
 
 PIECES = (
@@ -68,36 +65,14 @@ def test_personal_data_is_found_as_if_every_rule_ran_over_every_text(monkeypatch
     assert found == plain
 
 
-def test_what_is_not_looked_at_holds_no_personal_data() -> None:
-    made = [*texts(300), *(text for text, _, _ in FOUND), "", "caf\u00e9", "token: abcd-efgh_i"]
-    may = scan.may_hold_pii([text.encode() for text in made])
+def test_a_text_without_signs_holds_no_personal_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [*texts(300), *(text for text, _, _ in FOUND), "", "caf\u00e9", "token: abcd-efgh_i", "born 1/2/90", "7"]
+    found = [scan.find_pii(text) for text in made]
 
-    assert may == [scan.may_hold_pii([text.encode()])[0] for text in made]
-    assert not any(scan.find_pii(text) for text, looked_at in zip(made, may, strict=True) if not looked_at)
-    assert 50 < sum(may) < len(made) - 50
-    assert scan.may_hold_pii([]) == []
+    monkeypatch.setattr(scan, "NO_SIGNS", b"")
+    monkeypatch.setattr(scan, "FEWEST_DIGITS", 0)
 
-
-def test_the_check_finds_the_rows_that_the_redactor_changes() -> None:
-    number = Conversation(metadata={"phone": 2125551234}, text="a", source=Source("a.jsonl", 1, "text"))
-    called = ToolCall("mail", '{"to": "ann@example.com"}')
-    call = Message("assistant", tool_calls=(called,))
-    rejected = (Message("assistant", "Write to ann@example.com."),)
-    rows = [
-        number,
-        Conversation((call,)),
-        Conversation((Message("assistant", "a", thinking="ann@example.com"),)),
-        Conversation((Message("assistant", "a", extra={"from": "ann@example.com"}),)),
-        Conversation((Message("user", "a"), Message("assistant", "b")), rejected=rejected),
-        *(Conversation(text=text) for text in texts(100)),
-        *(Conversation((Message("user", "hi"), Message("assistant", text))) for text in texts(100)),
-    ]
-    observed = PersonalData().observe([Row(index, row, "", "") for index, row in enumerate(rows)])
-
-    found = [redact(row).found for row in rows]
-    assert all(found[:5])
-    assert observed.flags.count == sum(map(bool, found))
-    assert observed.kinds == sum(map(Counter, found), Counter())
+    assert found == [scan.find_pii(text) for text in made]
 
 
 def test_runs_of_digits_are_those_a_pattern_finds() -> None:

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from tunesmith.dataset.conversation import Conversation
 from tunesmith.quality.check import Flags, Profile, Row, clean_command, share
 from tunesmith.quality.pii.names import finder
-from tunesmith.quality.pii.scan import may_hold_pii
 from tunesmith.quality.redact import Finder, redact
 from tunesmith.quality.report import Finding
 
@@ -40,7 +38,7 @@ class PersonalData:
         """Look for personal data in each row's messages, tool calls, text and metadata."""
         observed = ObservedPii()
         find = _finder(self._names)
-        for row in rows if self._names else _worth_looking_at(rows):
+        for row in rows:
             redaction = redact(row.conversation, find)
             if redaction.found:
                 observed.flags.flag(row, str(redaction))
@@ -77,25 +75,6 @@ class PersonalData:
                 facts={"kinds": dict(self._kinds)},
             ),
         )
-
-
-def _worth_looking_at(rows: Sequence[Row]) -> list[Row]:
-    """The rows that may hold what a rule finds; most data sets have few."""
-    texts = [_plain_text(row.conversation) for row in rows]
-    may = may_hold_pii([text or b"" for text in texts])
-    return [row for row, text, may_hold in zip(rows, texts, may, strict=True) if may_hold or text is None]
-
-
-def _plain_text(conversation: Conversation) -> bytes | None:
-    """What a row says that is nothing but text; None for one with numbers, keys or calls of tools to look into."""
-    if conversation.rejected or conversation.metadata:
-        return None
-    texts = [] if conversation.text is None else [conversation.text]
-    for message in conversation.messages:
-        if message.thinking is not None or message.tool_calls or message.extra is not None:
-            return None
-        texts.append(message.content)
-    return "\n".join(texts).encode("utf-8", "surrogatepass")
 
 
 @functools.cache
