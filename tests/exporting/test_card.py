@@ -9,7 +9,9 @@ from tunesmith.evaluation.result import Estimate, Evaluation, MetricComparison, 
 from tunesmith.exporting.card import write_card
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import dump_spec, parse_spec
-from tunesmith.training.events import StartEvent
+from tunesmith.training.events import EvalEvent, StartEvent
+
+PAIRS = ((0, False, 0.5), (10, True, 0.87), (20, False, 0.8))
 
 
 @pytest.fixture
@@ -17,8 +19,9 @@ def run(tmp_path) -> RunFolder:
     return planted(RunFolder(tmp_path / "tickets"), "acme/base-1b")
 
 
-def planted(run: RunFolder, model: str, kind: str = "lora") -> RunFolder:
+def planted(run: RunFolder, model: str, kind: str = "lora", objective: dict[str, object] | None = None) -> RunFolder:
     values = {
+        "objective": objective or {"kind": "sft"},
         "model": model,
         "data": {"train": "private/tickets.jsonl"},
         "adapter": {"kind": kind},
@@ -62,6 +65,31 @@ def test_the_card_shows_results_with_intervals_and_how_they_were_made(run: RunFo
     )
     assert "planted method" in text
     assert "Fine-tuning helped: 12% to 90%." in text
+
+
+def test_the_card_of_a_policy_names_its_options_and_how_good_its_reward_model_is(run: RunFolder) -> None:
+    policy = {"kind": "ppo", "kl_coef": 0.07}
+    planted(run, "acme/base-1b", objective={"kind": "rlhf", "policy": policy})
+    planted(run.reward_model, "acme/base-1b", objective={"kind": "reward"})
+    pairs = [EvalEvent(step, 0.5, best=best, measures={"accuracy": share}) for step, best, share in PAIRS]
+    with run.reward_model.events.open("ab") as file:
+        file.write(b"".join(msgspec.json.encode(event) + b"\n" for event in pairs))
+    text = write_card(run).read_text()
+    assert "| policy.kl_coef | 0.07 |" in text
+    told = "t scores the chosen reply above the rejected one in 87% of 34 held-out pairs."
+    assert f"* reward model, trained first: i{told}" in text
+    scorer = write_card(run.reward_model).read_text()
+    assert f"## Results\n\nI{told}" in scorer
+    assert "tunesmith evaluate" not in scorer
+    assert "AutoModelForSequenceClassification" in scorer
+    assert ModelCard(scorer).data.pipeline_tag == "text-classification"
+
+
+def test_the_card_never_says_where_a_reward_came_from(run: RunFolder) -> None:
+    planted(run, "acme/base-1b", objective={"kind": "grpo", "reward": "secret/place.py:reward"})
+    text = write_card(run).read_text()
+    assert "| num_generations | 8 |" in text
+    assert "secret" not in text
 
 
 def test_the_card_states_data_facts_and_hyperparameters_without_private_paths(run: RunFolder) -> None:

@@ -17,8 +17,8 @@ from tunesmith.models.load import EMBEDDED
 from tunesmith.planning.data_facts import DataFacts
 from tunesmith.quality.report import CheckReport
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import RunSpec
-from tunesmith.training.events import EndEvent, StartEvent, read_events
+from tunesmith.spec import GrpoSpec, ObjectiveSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec
+from tunesmith.training.events import EndEvent, EvalEvent, StartEvent, read_events
 
 _E = TypeVar("_E", StartEvent, EndEvent)
 
@@ -79,7 +79,7 @@ def card_text(run: RunFolder, *, form: Form, weights: str) -> str:
     sections = [
         f"# {_name(run)}",
         _summary(spec, evaluation),
-        _results(evaluation),
+        _results(run, spec, evaluation),
         _data(run, spec),
         _training(run, spec),
         _limits(spec, evaluation),
@@ -96,7 +96,7 @@ def is_hub_id(model: str) -> bool:
 def _metadata(run: RunFolder, spec: RunSpec, evaluation: Evaluation | None, form: Form) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         **({"library_name": _LIBRARIES[form]} if form in _LIBRARIES else {}),
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if isinstance(spec.objective, RewardSpec) else "text-generation",
         **_license(spec),
         "tags": ["tunesmith", "fine-tuned", spec.adapter.kind, spec.objective.kind],
     }
@@ -156,7 +156,9 @@ def _summary(spec: RunSpec, evaluation: Evaluation | None) -> str:
     return f"{kind} of `{spec.model}`, fine-tuned by {way} with Tunesmith.{verdict}"
 
 
-def _results(evaluation: Evaluation | None) -> str:
+def _results(run: RunFolder, spec: RunSpec, evaluation: Evaluation | None) -> str:
+    if isinstance(spec.objective, RewardSpec):
+        return f"## Results\n\n{_told_right(run) or 'No pairs were held out.'}"
     if evaluation is None:
         return "## Results\n\nNot evaluated yet: `tunesmith evaluate` compares it with its base on held-out rows."
     rows = [
@@ -196,7 +198,7 @@ def _data(run: RunFolder, spec: RunSpec) -> str:
     if run.plan.is_file():
         facts = msgspec.json.decode(run.plan.read_bytes(), type=_PlannedData).data
         lines.append(
-            f"* tokens: {facts.tokens:,}, of which {facts.supervised_tokens:,} are learned from; "
+            f"* tokens: {facts.tokens:,}, {_learned_from(spec, facts)}; "
             f"a row has {facts.median:,} at the median, {facts.p95:,} at the 95th percentile, {facts.longest:,} at most"
         )
     if spec.data.eval is None:
@@ -211,9 +213,34 @@ def _data(run: RunFolder, spec: RunSpec) -> str:
     return "\n".join(lines)
 
 
+def _learned_from(spec: RunSpec, facts: DataFacts) -> str:
+    if isinstance(spec.objective, GrpoSpec | PpoSpec | RlhfSpec):
+        return "prompts to which the policy learned from replies of its own"
+    return f"of which {facts.supervised_tokens:,} are learned from"
+
+
+def _told_right(run: RunFolder) -> str | None:
+    """Of a reward run: how many held-out pairs its kept weights tell right."""
+    evals = [event for event in read_events(run.events) if isinstance(event, EvalEvent) and event.best]
+    start = _read_event(run, StartEvent)
+    if not evals or start is None:
+        return None
+    share = evals[-1].measures.get("accuracy", 0.0)
+    return f"It scores the chosen reply above the rejected one in {share:.0%} of {start.eval_rows:,} held-out pairs."
+
+
+def _options(objective: ObjectiveSpec) -> dict[str, object]:
+    """The objective's own, one level deep; where a reward came from may be private."""
+    found: dict[str, object] = {}
+    for name, value in objective.model_dump(exclude_none=True, exclude={"kind", "reward"}).items():
+        found |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
 def _training(run: RunFolder, spec: RunSpec) -> str:
     values = {
         "objective": spec.objective.kind,
+        **_options(spec.objective),
         "adapter": spec.adapter.kind,
         **spec.adapter.model_dump(exclude={"kind"}),
         **spec.training.model_dump(exclude_none=True, exclude={"early_stopping", "checkpoint_every", "report_to"}),
@@ -227,6 +254,8 @@ def _training(run: RunFolder, spec: RunSpec) -> str:
     if end is not None:
         kept = "" if end.best_step is None else f", the weights of step {end.best_step:,} kept"
         trained.append(f"* steps: {end.step:,}{kept}; it took {end.seconds:,.0f} seconds")
+    if isinstance(spec.objective, RlhfSpec) and (told := _told_right(run.reward_model)):
+        trained.append(f"* reward model, trained first: {told[0].lower()}{told[1:]}")
     return "\n".join(["## Training", "", *trained, "", "| name | value |", "| --- | --- |", *rows])
 
 
@@ -247,9 +276,15 @@ def _limits(spec: RunSpec, evaluation: Evaluation | None) -> str:
 
 
 def _use(run: RunFolder, spec: RunSpec, form: Form, weights: str) -> str:
+    base = spec.model if is_hub_id(spec.model) else "BASE"
+    if isinstance(spec.objective, RewardSpec):
+        return (
+            "## Use\n\nIt scores replies: name its run folder as `objective.reward` of a `grpo` or `ppo` run. The score is "
+            "the one output at a reply's last token (`AutoModelForSequenceClassification`, `num_labels=1`, base "
+            f"`{base}`)."
+        )
     match form:
         case "adapter":
-            base = spec.model if is_hub_id(spec.model) else "BASE"
             return (
                 "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
                 f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
