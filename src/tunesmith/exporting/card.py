@@ -279,9 +279,9 @@ def _use(run: RunFolder, spec: RunSpec, form: Form, weights: str) -> str:
     base = spec.model if is_hub_id(spec.model) else "BASE"
     if isinstance(spec.objective, RewardSpec):
         return (
-            "## Use\n\nIt scores replies: name its run folder as `objective.reward` of a `grpo` or `ppo` run. The score is "
-            "the one output at a reply's last token (`AutoModelForSequenceClassification`, `num_labels=1`, base "
-            f"`{base}`)."
+            "## Use\n\nIt scores replies: name its run folder as `objective.reward` of a `grpo` or `ppo` run. The "
+            "score is the one output at a reply's last token (`AutoModelForSequenceClassification`, `num_labels=1`, "
+            f"base `{base}`)."
         )
     match form:
         case "adapter":
