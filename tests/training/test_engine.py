@@ -85,28 +85,43 @@ def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:
 
 
 class OutOfMemoryAbove(Sft):
-    """An objective on a device that holds at most `tokens` padded tokens."""
+    """An objective on a device that holds at most `tokens` padded tokens, and says so as `error`."""
 
-    def __init__(self, model: torch.nn.Module, tokens: int) -> None:
+    def __init__(self, model: torch.nn.Module, tokens: int, error: Exception | None = None) -> None:
         super().__init__(model)
         self._tokens = tokens
+        self._error = error or torch.OutOfMemoryError()
 
     def loss(self, batch: MicroBatch) -> Loss:
         if batch.input_ids.numel() > self._tokens:
-            raise torch.OutOfMemoryError
+            raise self._error
         return super().loss(batch)
 
 
-def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(caplog: pytest.LogCaptureFixture) -> None:
+CPU_ERROR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: error code 12"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError(CPU_ERROR), MemoryError()])
+def test_a_step_that_does_not_fit_is_done_in_smaller_micro_batches(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = make_rows(16)
     model, roomy = make_model(), make_model()
     engine = make_engine(model)
-    engine._objective = OutOfMemoryAbove(model, 100)
+    engine._objective = OutOfMemoryAbove(model, 100, error)
     expected = make_engine(roomy).step(rows, step=0, learning_rate=1e-3)
     outcome = engine.step(rows, step=0, learning_rate=1e-3)
     assert outcome.loss == pytest.approx(expected.loss, abs=1e-6)
     assert outcome.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
     assert "out of memory on cpu: going on with micro-batches of at most" in caplog.text
+
+
+def test_an_error_that_is_none_of_memory_stays_what_it_is() -> None:
+    model = make_model()
+    engine = make_engine(model)
+    engine._objective = OutOfMemoryAbove(model, 0, RuntimeError("a kernel failed"))
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        engine.step(make_rows(2), step=0, learning_rate=1e-3)
 
 
 def test_an_evaluation_that_does_not_fit_is_made_in_smaller_micro_batches(caplog: pytest.LogCaptureFixture) -> None:

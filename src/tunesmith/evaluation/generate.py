@@ -15,6 +15,7 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.models.generation import continue_tokens
+from tunesmith.models.out_of_memory import as_out_of_memory
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -98,7 +99,7 @@ def _continue(
         batch = waiting.popleft()
         input_ids, mask = _pad_left([prompts[row] for row in batch], ends[0])
         try:
-            with torch.inference_mode(), _contiguous_head(model):
+            with as_out_of_memory(), torch.inference_mode(), _contiguous_head(model):
                 said = continue_tokens(model, input_ids.to(model.device), mask.to(model.device), settings).tolist()
         except torch.OutOfMemoryError as error:
             waiting.extendleft(_halves(batch, error))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunesmith.models.out_of_memory import as_out_of_memory
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example, MicroBatch, micro_batches
 from tunesmith.training.fast_layers import use_fast_layers
@@ -169,7 +170,8 @@ class Engine:
         """What `run` makes of this rank's share of `examples`, in smaller micro-batches where memory runs out."""
         while True:
             try:
-                return run()
+                with as_out_of_memory():
+                    return run()
             except torch.OutOfMemoryError as error:
                 self._budget.halve(self._micro_batches(examples), error)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from tunesmith.errors import RunError, TrainingError
+from tunesmith.models.out_of_memory import as_out_of_memory
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch
 
@@ -46,7 +47,8 @@ class TokenBudget:
         while waiting:
             batch = waiting.popleft()
             try:
-                made = run(batch)
+                with as_out_of_memory():
+                    made = run(batch)
             except torch.OutOfMemoryError as error:
                 self.halve([batch], error)
                 waiting.extendleft(reversed(cut(batch.examples, self.tokens)))
