@@ -136,14 +136,15 @@ class Renderer:
         if not rows:
             return
         texts, spans = zip(*(self._text(row) for row in rows), strict=True)
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        # Rows are cut by max_length; transformers would foretell indexing errors from the tokenizer's own limit.
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         for ids, offsets, trained in zip(encoded["input_ids"], encoded["offset_mapping"], spans, strict=True):
             yield np.array(ids, np.int32), _mask(offsets, trained)
 
     def _documents(self, texts: list[str]) -> Iterator[Masked]:
         """Plain texts with the tokenizer's own special tokens around them, and their end; every token is trained."""
         end = self._tokenizer.eos_token_id
-        for ids in self._tokenizer(texts)["input_ids"] if texts else ():
+        for ids in self._tokenizer(texts, verbose=False)["input_ids"] if texts else ():
             framed = ids if end is None or ids[-1:] == [end] else [*ids, end]
             yield np.array(framed, np.int32), np.ones(len(framed), np.bool_)
 
