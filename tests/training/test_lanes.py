@@ -12,7 +12,7 @@ from tunesmith.spec import AdapterSpec
 from tunesmith.training import engine as engine_module
 from tunesmith.training import stretches, token_loss
 from tunesmith.training.batches import Row
-from tunesmith.training.engine import Engine, StepOutcome
+from tunesmith.training.engine import Engine, StepOutcome, make_optimizer
 from tunesmith.training.lanes import Lanes, deal, possible_lanes
 from tunesmith.training.objectives.sft import Sft
 from tunesmith.training.shared_prefix import plant
@@ -65,6 +65,21 @@ def test_loss_and_gradients_are_those_of_one_lane(monkeypatch: pytest.MonkeyPatc
         assert other.grad_norm == pytest.approx(outcome.grad_norm, rel=RELATIVE)
         assert other_held_out == pytest.approx(held_out, rel=RELATIVE)
         assert (found - gradients).norm() <= 2e-6 * gradients.norm()  # the step itself rounds, in fp32
+
+
+def test_the_optimizer_makes_the_same_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused one reads gradients as they lie in memory, so a transposed one would be another."""
+    monkeypatch.setattr(stretches, "LEAST_TOKENS", 20)
+    trained = []
+    for lanes in (1, 2):
+        monkeypatch.setattr(token_loss, "possible_lanes", lambda _, lanes=lanes: lanes)
+        model = attach(make_model(), AdapterSpec(r=4, alpha=8))
+        optimizer = make_optimizer(model, weight_decay=0.0)
+        engine = Engine(model, Sft(model), optimizer, device=CPU, bf16=False, max_grad_norm=1.0, seed=0)
+        losses = [engine.step(alike_rows(), step=step, learning_rate=1e-2).loss for step in range(5)]
+        assert losses[-1] < losses[0]
+        trained.append(losses)
+    assert trained[1] == pytest.approx(trained[0], rel=1e-5)
 
 
 def test_a_step_is_bit_identical_every_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,8 +196,13 @@ class _InLanes(torch.autograd.Function):
         for index, parameter in enumerate(learning):
             for part in ctx.parts:
                 gradient = part.gradients[index]
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+                if gradient is None:
+                    continue
+                if parameter.grad is None:
+                    # Laid out like its parameter: the fused optimizer pairs their numbers as they lie in memory.
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
+                else:
+                    parameter.grad.add_(gradient)
         return None, None, None, None, None
 
 
