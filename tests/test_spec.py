@@ -66,6 +66,14 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         load_spec(tmp_path / "absent.yaml")
 
 
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_on_and_off_are_words_although_yaml_reads_them_as_booleans(word: str, tmp_path: Path) -> None:
+    spec = load_spec(write_spec(tmp_path, MINIMAL + f"training: {{activation_checkpointing: {word}}}\n"))
+    overridden = load_spec(write_spec(tmp_path, MINIMAL), (f"training.activation_checkpointing={word}",))
+    dumped = load_spec(write_spec(tmp_path, dump_spec(spec)))
+    assert [read.training.activation_checkpointing for read in (spec, overridden, dumped)] == [word] * 3
+
+
 def test_overrides_reach_nested_keys_and_are_validated(tmp_path: Path) -> None:
     path = write_spec(tmp_path, MINIMAL)
     assert load_spec(path, ("training.epochs=1", "adapter.targets=[q_proj, v_proj]")).adapter.targets == [

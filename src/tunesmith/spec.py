@@ -226,6 +226,12 @@ class TrainingSpec(_Section):
     def _one_or_several(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("activation_checkpointing", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        """YAML reads a bare `on` as true and `off` as false."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _epochs_or_steps(self) -> Self:
         if self.epochs is not None and self.steps is not None:
