@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tunesmith.dataset.conversation import BrokenRow, Conversation, Message, ToolCall
 from tunesmith.dataset.convert import convert
 from tunesmith.dataset.formats import FORMATS, cannot_carry, write_row
+from tunesmith.dataset.formats.fields import Problem
 from tunesmith.dataset.read import load, read
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError
@@ -269,6 +270,23 @@ def test_what_anthropics_blocks_say_beside_their_text_is_kept_or_named() -> None
 
     conversation = FORMATS["anthropic"].read(row, [])
 
+    assert write_row(conversation, "anthropic") == row
+    assert "other fields of messages" in cannot_carry(conversation, "alpaca")
+    there_and_back = FORMATS["openai"].read(write_row(conversation, "openai"), [])
+    assert write_row(there_and_back, "anthropic") == row
+
+
+@pytest.mark.parametrize("hidden", [["EmwKAhgB"], ["EmwKAhgB", "EncBCkgI"]])
+def test_anthropics_encrypted_thoughts_are_kept(hidden: list[str]) -> None:
+    blocks = [{"type": "redacted_thinking", "data": data} for data in hidden]
+    said = [{"type": "thinking", "thinking": "hm"}, *blocks, {"type": "text", "text": "yes"}]
+    row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said}]}
+
+    problems: list[Problem] = []
+    conversation = FORMATS["anthropic"].read(row, problems)
+
+    assert not problems
+    assert conversation.messages[1].content == "yes"
     assert write_row(conversation, "anthropic") == row
     assert "other fields of messages" in cannot_carry(conversation, "alpaca")
     there_and_back = FORMATS["openai"].read(write_row(conversation, "openai"), [])

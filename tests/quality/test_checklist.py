@@ -8,7 +8,7 @@ import pytest
 
 import tunesmith
 from tunesmith.assets import sample
-from tunesmith.dataset.conversation import Conversation, Message
+from tunesmith.dataset.conversation import Conversation, Message, ToolCall
 from tunesmith.dataset.write import write
 from tunesmith.errors import DataError
 from tunesmith.quality.report import CheckReport, Finding
@@ -145,3 +145,16 @@ def test_judging_side_by_side_gives_the_same_report(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tunesmith.dataset.containers.json_lines.ROWS_TOGETHER", 50)
     beside = tunesmith.check([sample("dirty")], eval_file=sample("tickets"))
     assert beside.findings == report.findings
+
+
+def test_conversations_that_call_tools_and_end_in_text_teach_extraction(tmp_path: Path) -> None:
+    def row(city: str) -> Conversation:
+        call = ToolCall("weather", f'{{"city": "{city}"}}', "1")
+        result = Message("tool", f"It is sunny in {city} today and it will stay so until tomorrow.", tool_call_id="1")
+        said = Message("assistant", f"It is sunny in {city} today and will stay so until tomorrow.")
+        return Conversation(
+            (Message("user", f"Weather in {city}?"), Message("assistant", "", None, (call,)), result, said)
+        )
+
+    write(tmp_path / "tools.jsonl", [row(f"City{number}") for number in range(20)])
+    assert tunesmith.check([tmp_path / "tools.jsonl"]).task == "extraction"

@@ -90,10 +90,6 @@ def test_whatever_a_pattern_matches_holds_one_of_its_signs() -> None:
         "template": (blemishes.TEMPLATE_TOKENS, ["<|im_end|>", "[/INST]", "### Response:", "Human: hi", "</s>"]),
         "control": (blemishes.CONTROL_CHARACTERS, ["\x00", "a\x1bb", "\u200b", "\ufeffx", "\x7f"]),
         "telltale": (provenance.TELLTALES, ["certainly! a", "i hope this helps", "it's worth noting", "here's a b"]),
-        "volatile": (
-            provenance.VOLATILE,
-            ["$5", "€ 3", "5 USD", "20 euros", "2024-01-02", "May 2021", "v1.2", "version 3.4.5", "As of 2023", "V2.0"],
-        ),
     }
     for rule, (pattern, matching) in examples.items():
         for text in matching:

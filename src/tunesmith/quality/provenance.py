@@ -41,15 +41,41 @@ TELLTALE_CHARACTERS = 200
 """Such phrases open and close texts."""
 
 NUMBER = re.compile(r"[0-9][0-9.,]*")
-BEFORE_NUMBER = 20
+BEFORE_NUMBER = 24
 AFTER_NUMBER = 12
 """Characters around a number in which it may turn out to be a price, a date or a version."""
 
-VOLATILE = re.compile(
-    r"[$€£¥]\s?\d[\d.,]*|\b\d[\d.,]*\s?(?:USD|EUR|GBP|dollars|euros)\b|\b(?:19|20)\d\d-\d\d-\d\d\b|"
-    r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December) (?:\d{1,2}, )?"
-    r"(?:19|20)\d\d\b|\b[vV](?:ersion )?\d+\.\d+(?:\.\d+)?\b|\b(?:[aA]s of|[sS]ince|[iI]n) 20\d\d\b"
+CURRENCY_SIGNS = frozenset("$\u20ac\u00a3\u00a5\u20b9")
+CURRENCIES = frozenset(
+    ("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "PLN", "BRL", "MXN", "dollar", "dollars",
+     "euro", "euros", "cents", "yen", "rupees")
+)  # fmt: skip
+PRICED = re.compile(r"\b(?:costs?|prices?|fee|rates?)\b[^\d\n]{0,12}$")
+
+YEAR = re.compile(r"(?:19|20)\d\d[.,]?")
+DATED = re.compile(
+    r"\b(?:jan|fe[bv]|f\u00e9v|mar|m\u00e4r|a[pvb]r|ma[iy]|ju[nil]|lug|aug|ao\u00fb|ago|sep|set|o[ck]t|ott|nov|d[ei\u00e9][cz]|gen|"
+    r"ene|mag|giu)[a-z\u00e9\u00fb]*\.? (?:de )?(?:\d{1,2}(?:st|nd|rd|th)?,? )?$",
+    re.IGNORECASE,
 )
+SINCE = re.compile(
+    r"\b(?:as of|since|in|during|until|from|by|year|end of|seit|bis|ab|depuis|en|desde|q[1-4],?) $",
+    re.IGNORECASE,
+)
+"""What stands before a year that makes it a date: a month; before one of this century also from or until when."""
+
+DAY_BEHIND = re.compile(r"([-/.])\d{1,2}\1(?:\d\d)?\d{1,2}\b")
+DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.(?:19|20)\d\d[.,]?")
+
+VERSIONED = re.compile(
+    r"(?:\b(?:version|release|firmware|update[ds]?(?: to)?|upgrade[ds]?(?: to)?) |\bv)$", re.IGNORECASE
+)
+SOFTWARE = frozenset(
+    ("version", "ios", "android", "windows", "macos", "ubuntu", "debian", "python", "java", "php", "ruby", "node",
+     "node.js", "react", "angular", "vue", "django", "rails", "kubernetes", "postgresql", "mysql", "chrome", "firefox",
+     "safari", "pytorch", "tensorflow", "cuda", "gpt")
+)  # fmt: skip
+"""Words that make the number behind them a version."""
 
 
 class ProvenanceCheck:
@@ -140,13 +166,31 @@ def _telltale(row: Row) -> str | None:
 
 
 def _changing(row: Row) -> str | None:
-    signs = signs_in(row.output).get("volatile")
+    text = row.output
+    signs = signs_in(text).get("volatile")
     if signs is None:
         return None
     # Numbers are found ten times faster than prices and dates; most texts have few.
-    for number in NUMBER.finditer(row.output, max(signs[0] - BEFORE_NUMBER, 0), signs[1] + BEFORE_NUMBER):
-        around = row.output[max(number.start() - BEFORE_NUMBER, 0) : number.end() + AFTER_NUMBER]
-        match = VOLATILE.search(around)
-        if match and match.group() not in row.input:
-            return quote(around)
+    for match in NUMBER.finditer(text, max(signs[0] - BEFORE_NUMBER, 0), signs[1] + BEFORE_NUMBER):
+        start, end = match.span()
+        before, after = text[max(start - BEFORE_NUMBER, 0) : start], text[end : end + AFTER_NUMBER]
+        if match.group().rstrip(".,") not in row.input and _will_change(before, match.group(), after):
+            return quote(before + match.group() + after)
     return None
+
+
+def _will_change(before: str, number: str, after: str) -> bool:
+    """Whether what stands around a number makes it a price, a date or a version."""
+    lead, behind = before.rstrip(), after.lstrip()
+    if lead[-1:] in CURRENCY_SIGNS or behind[:1] in CURRENCY_SIGNS:
+        return True
+    word, unit = lead.rpartition(" ")[2], behind.partition(" ")[0].rstrip(".,;:!?)")
+    if word in CURRENCIES or unit in CURRENCIES or word.lower() in SOFTWARE or before[-2:] in (" v", " V"):
+        return True
+    if YEAR.fullmatch(number):
+        return bool(DATED.search(before) or DAY_BEHIND.match(after) or (number[0] == "2" and SINCE.search(before)))
+    if after[:1] in ("/", "-") and DAY_BEHIND.match(after):
+        return True
+    if "." in number and (DOTTED_DATE.fullmatch(number) or VERSIONED.search(before)):
+        return True
+    return PRICED.search(before) is not None

@@ -25,8 +25,12 @@ SIGNS: dict[str, tuple[str, ...]] = {
         "worth noting", "worth to ", "delv", "tapestry", "in conclusion, ", "let me know if you",
     ),
     "volatile": (
-        "$", "€", "£", "¥", "usd", "eur", "gbp", "dollars", "euros", "19", "20", "version ",
-        *(f"v{digit}" for digit in range(10)),
+        "$", "€", "£", "¥", "₹", "usd", "eur", "gbp", "chf", "jpy", "cny", "inr ", "cad ", "aud ", "sek ", "pln ",
+        "brl ", "mxn", "dollar", "euro", "cents", " yen", "rupee", "cost", "price", " fee", "rate of ", "rates of ",
+        "19", "20", "version ", "release ", "firmware ", "update", "upgrade", "windows 1", "ios ", "android ", "macos ",
+        "ubuntu ", "debian ", "python ", "java ", "php ", "ruby ", "node ", "node.js ", "react ", "angular ", "vue ",
+        "django ", "rails ", "kubernetes ", "postgresql ", "mysql ", "chrome ", "firefox ", "safari ", "pytorch ",
+        "tensorflow ", "cuda ", "gpt ", *(f"v{digit}" for digit in range(10)),
     ),
     "control": tuple(map(chr, (*range(9), 11, 12, *range(14, 32), 127, 0x200B, 0xFEFF))),
 }  # fmt: skip

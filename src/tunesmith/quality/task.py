@@ -159,8 +159,9 @@ class TaskInference:
 
 
 def is_structured(row: Row) -> bool:
-    """Whether the output is a JSON object or array, or calls a tool."""
-    if any(message.tool_calls for message in row.conversation.completion):
+    """Whether the output is a JSON object or array, or a turn that is trained on calls a tool."""
+    learnt = row.conversation.messages[row.conversation.completion_start or 0 :]
+    if any(message.tool_calls and message.weight != 0 for message in learnt):
         return True
     text = unfenced(row.output)
     return text[:1] in ("{", "[") and parses(text)

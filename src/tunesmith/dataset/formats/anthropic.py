@@ -18,7 +18,7 @@ from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
 COLUMNS = frozenset({"system", "messages", "tools"})
-BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
+BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
 OWN_FIELDS = frozenset({"role", "content"})
 TEXT_FIELDS = frozenset({"type", "text"})
 THINKING_FIELDS = frozenset({"type", "thinking"})
@@ -133,6 +133,8 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> li
             case "thinking", "assistant":
                 thoughts.append(fields.text(block, "thinking", where, problems))
                 _keep(others, block, THINKING_FIELDS)
+            case "redacted_thinking", "assistant":
+                _keep(others, {"redacted_thinking": fields.text(block, "data", where, problems)}, frozenset())
             case "tool_use", "assistant":
                 arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
                 identity = fields.optional_text(block, "id", where, problems)
@@ -240,20 +242,34 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if message.thinking is not None:
         blocks.append({"type": "thinking", "thinking": message.thinking})
-    if message.content or not (message.tool_calls or message.thinking is not None):
+    hidden = (message.extra or {}).get("redacted_thinking", ()) if "redacted_thinking" in _own_place(message) else ()
+    blocks += [
+        {"type": "redacted_thinking", "data": data} for data in ([hidden] if isinstance(hidden, str) else hidden)
+    ]
+    if message.content or not (message.tool_calls or blocks):
         blocks.append({"type": "text", "text": message.content})
     for call in message.tool_calls:
         block: dict[str, Any] = {"type": "tool_use", "name": call.name, "input": _arguments(call) or {}}
         blocks.append(block | ({} if call.id is None else {"id": call.id}))
-    for key in _own_place(message):
+    for key in _own_place(message) - {"redacted_thinking"}:
         blocks[0 if key == "signature" else -1][key] = (message.extra or {})[key]
     return blocks
 
 
 def _own_place(message: Message) -> frozenset[str]:
-    """Which other fields of a message belong to a block: a thought's signature, and where a cache ends."""
+    """Which other fields of a message belong to a block: a thought's signature, hidden thoughts, where a cache ends."""
+    extra = message.extra or {}
     names = {"cache_control"} | ({"signature"} if message.thinking is not None else set())
-    return frozenset(names & (message.extra or {}).keys())
+    if message.role == "assistant" and _are_hidden_thoughts(extra.get("redacted_thinking")):
+        names.add("redacted_thinking")
+    return frozenset(names & extra.keys())
+
+
+def _are_hidden_thoughts(value: Any) -> bool:
+    """Whether `value` is what reading encrypted thoughts gives: one text, or several different ones."""
+    if not isinstance(value, list):
+        return isinstance(value, str)
+    return len(value) > 1 and all(isinstance(item, str) for item in value) and len(set(value)) == len(value)
 
 
 def _arguments(call: ToolCall) -> dict[str, Any] | None:
