@@ -79,12 +79,19 @@ def remove_unfinished(path: Path) -> None:
 
 
 def must_be_writable(path: Path) -> None:
-    """Raise StorageError now, before hours of work, when nothing could be written at `path`; nothing is created."""
+    """Raise StorageError now, before hours of work, when no folder could be written at `path`; nothing is created."""
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise StorageError(f"{path}: cannot write: {existing} is a file; choose another output")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise StorageError(f"{path}: cannot write: {existing} is read-only; choose another output")
+
+
+def must_be_writable_file(path: Path) -> None:
+    """The same for a file, which may be there already."""
+    if path.is_dir():
+        raise StorageError(f"{path}: cannot write: it is a folder; choose another output")
+    must_be_writable(path.parent)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -85,3 +85,15 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, tickets: st
     (tmp_path / "file").write_text("")
     (tmp_path / "run.yaml").write_text(f"model: embedded\ndata: {{train: {tickets}}}\noutput: file/out\n")
     assert_refused(tunesmith("train", "run.yaml", cwd=tmp_path), "file")
+
+
+def test_a_report_is_written_over_the_last_one_but_never_over_an_input(tmp_path: Path) -> None:
+    row = '{"prompt": "Where is it?", "completion": "Here."}\n'
+    (tmp_path / "rows.jsonl").write_text(row)
+    for _ in range(2):
+        done = tunesmith("data", "check", "rows.jsonl", "--html", "page.html", "--json", "report.json", cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert not done.stderr
+    assert_refused(tunesmith("data", "check", "rows.jsonl", "--json", "./rows.jsonl", cwd=tmp_path), "is an input")
+    assert_refused(tunesmith("data", "check", "rows.jsonl", "--html", ".", cwd=tmp_path), "folder")
+    assert (tmp_path / "rows.jsonl").read_text() == row

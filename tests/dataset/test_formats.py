@@ -291,3 +291,13 @@ def test_anthropics_encrypted_thoughts_are_kept(hidden: list[str]) -> None:
     assert "other fields of messages" in cannot_carry(conversation, "alpaca")
     there_and_back = FORMATS["openai"].read(write_row(conversation, "openai"), [])
     assert write_row(there_and_back, "anthropic") == row
+
+
+@pytest.mark.parametrize("value", [["user"], {"a": 1}, None, 1])
+def test_a_role_or_block_type_of_another_kind_is_a_mistake_with_its_place(value: object) -> None:
+    problems: list[Problem] = []
+    FORMATS["openai"].read(
+        {"messages": [{"role": value, "content": "a"}, {"role": "assistant", "content": "b"}]}, problems
+    )
+    assert [problem.path for problem in problems] == [("messages", 0, "role")]
+    assert not FORMATS["anthropic"].matches({"messages": [{"role": "user", "content": [{"type": value}]}]})

@@ -61,8 +61,8 @@ def test_nothing_else_is_flagged(report: CheckReport, truth: Truth, check: str) 
 
 def test_every_broken_and_every_empty_row_is_found(report: CheckReport, truth: Truth) -> None:
     assert report.broken_rows == len(truth["broken_line"])
-    assert lines(one(report, "format", "cannot be read")) == {line for [line] in truth["broken_line"]}
-    assert lines(one(report, "format", "empty output")) == {line for [line] in truth["empty_output"]}
+    assert lines(one(report, "format: broken", "cannot be read")) == {line for [line] in truth["broken_line"]}
+    assert lines(one(report, "format: empty", "empty output")) == {line for [line] in truth["empty_output"]}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_missing_evaluation_file_is_told_before_the_training_files_are_read(tm
 def test_rows_of_several_formats_are_a_finding_with_the_command_that_makes_them_one(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [chat(f"Question {n}?", f"Answer {n}.") for n in range(30)], format="openai")
     write(tmp_path / "b.jsonl", [chat(f"Other {n}?", f"Reply {n}.") for n in range(30)], format="alpaca")
-    finding = one(tunesmith.check([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]), "format", "2 formats")
+    finding = one(tunesmith.check([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]), "format: mixed", "2 formats")
     assert "data convert" in str(finding.command)
 
 
@@ -158,3 +158,21 @@ def test_conversations_that_call_tools_and_end_in_text_teach_extraction(tmp_path
 
     write(tmp_path / "tools.jsonl", [row(f"City{number}") for number in range(20)])
     assert tunesmith.check([tmp_path / "tools.jsonl"]).task == "extraction"
+
+
+def test_no_quotation_in_the_report_shows_personal_data(tmp_path: Path) -> None:
+    asked = "Please write to anna.schmidt@example.com about the parcel that never came"
+    rows = [chat(f"{asked} in week {number}", f"I wrote to {number}@example.org and then cut") for number in range(60)]
+    write(tmp_path / "rows.jsonl", rows)
+    report = tunesmith.check([tmp_path / "rows.jsonl"])
+    assert one(report, "personal data").count == 60
+    assert "@example" not in repr(report)
+
+
+def test_the_note_on_mojibake_shows_it(tmp_path: Path) -> None:
+    write(
+        tmp_path / "rows.jsonl",
+        [chat("Hello?", "A long and plain beginning of an answer. " * 9 + "Gr\u00c3\u00bc\u00c3\u0178e!")],
+    )
+    [note] = one(tunesmith.check([tmp_path / "rows.jsonl"]), "outputs: mojibake").rows
+    assert "Gr\u00c3\u00bc" in note.note

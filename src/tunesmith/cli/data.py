@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tunesmith import api, storage
 from tunesmith.cli.output import console, json_option, mark, print_json, write_json
+from tunesmith.errors import SpecError
 from tunesmith.quality.report import CheckReport, Finding
 
 SHOWN_ROWS = 3
@@ -58,7 +59,9 @@ def check(
     """
     for written in (html_out, review_file, None if json_out == "-" else json_out):
         if written is not None:
-            storage.must_be_writable(Path(written))
+            if Path(written).resolve() in (Path(file).resolve() for file in (*files, eval_file) if file):
+                raise SpecError(f"{written}: is an input, which is never overwritten; choose another output")
+            storage.must_be_writable_file(Path(written))
     report = api.check(
         files,
         task=task,
@@ -133,7 +136,7 @@ def convert(source: str, target: str, to: str, lossy: bool, as_json: bool) -> No
     if as_json:
         print_json(conversion)
         return
-    click.echo(f"{conversion.rows:,} rows written to {target} as {to}")
+    click.echo(f"{conversion.rows:,} row{'s' if conversion.rows != 1 else ''} written to {target} as {to}")
     for loss in conversion.losses:
         click.echo(f"  lost: {loss}")
 
@@ -173,7 +176,7 @@ def clean(source: str, target: str, names: str | None, as_json: bool, **mends: b
 @click.argument("source", metavar="IN")
 @click.option("--holdout", type=float, default=0.1, show_default=True, help="Share of the rows to hold out.")
 @click.option("--out", "folder", required=True, metavar="DIR", help="Folder for the two files.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed holds out the same rows.")
 @json_option
 def split(source: str, holdout: float, folder: str, seed: int, as_json: bool) -> None:
     """Split into train and holdout files so that near-duplicates never fall on both sides.

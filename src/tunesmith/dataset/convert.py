@@ -15,7 +15,7 @@ from tunesmith.dataset.write import write
 from tunesmith.errors import DataError, SpecError
 
 IMPOSSIBLE = {
-    "preference": "a rejected reply",
+    "preference": "rejected reply",
     "text": "plain text (a conversation becomes text only by a model's chat template)",
 }
 

@@ -3,7 +3,7 @@
 import difflib
 import math
 
-from tunesmith.quality.check import SHOWN_ROWS, ClassCount, Profile, share
+from tunesmith.quality.check import SHOWN_ROWS, ClassCount, Profile, counted, share
 from tunesmith.quality.report import Finding, RowNote
 
 WARN_IMBALANCE = 10.0
@@ -67,7 +67,7 @@ def balance(profile: Profile) -> tuple[Finding, ...]:
             Finding(
                 "balance",
                 "warn",
-                f"{count:,} rows spell a class differently: {pairs}",
+                counted(count, f"spell a class differently: {pairs}"),
                 count=count,
                 rows=_rows_of(profile, {wrong: f"{wrong!r}, elsewhere {right!r}" for wrong, right in misspelt.items()}),
                 mend="write each class one way; two spellings are two answers to the model",

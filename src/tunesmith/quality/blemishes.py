@@ -6,7 +6,7 @@ The functions take the row and its output without surrounding whitespace (never 
 
 import re
 
-from ftfy.badness import is_bad
+from ftfy.badness import BADNESS_RE, is_bad
 
 from tunesmith.quality.check import Row, quote
 from tunesmith.quality.language import at_sight, is_plainly_english, language
@@ -49,6 +49,9 @@ REFUSAL = re.compile(
 REFUSAL_CHARACTERS = 400
 """Refusals and boilerplate come first; a text that discusses them further down is not one."""
 
+AROUND = 30
+"""Characters shown before what is wrong in a long text."""
+
 ECHO_CHARACTERS = 20
 """Shorter inputs occur in outputs by chance ("Hello!")."""
 
@@ -84,8 +87,14 @@ def markup(row: Row, output: str) -> str | None:
 def mojibake(row: Row, output: str) -> str | None:
     """Wrongly decoded text in the output or the input."""
     if is_mojibake(output):
-        return quote(output)
-    return f"in the input: {quote(row.input)}" if is_mojibake(row.input) else None
+        return _around_mojibake(output)
+    return f"in the input: {_around_mojibake(row.input)}" if is_mojibake(row.input) else None
+
+
+def _around_mojibake(text: str) -> str:
+    found = BADNESS_RE.search(text)
+    start = max((found.start() if found else text.find("\ufffd")) - AROUND, 0)
+    return f"{'…' if start else ''}{quote(text[start : start + 4 * AROUND])}"
 
 
 def refusal(row: Row, output: str) -> str | None:

@@ -197,6 +197,18 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"
 
 
+SINGULAR = {"have": "has", "are": "is", "carry": "carries", "copy": "copies"}
+
+
+def counted(count: int, what: str, *, noun: str = "row", whole: int | None = None) -> str:
+    """What a finding says: "12 rows (4.0%) have …" or "1 row (0.3%) has …" for `what` "have …"; of `whole`."""
+    verb, _, rest = what.partition(" ")
+    affected = "" if whole is None else f" ({share(count, whole)})"
+    if count == 1:
+        return f"1 {noun}{affected} {SINGULAR.get(verb, f'{verb}s')} {rest}"
+    return f"{count:,} {noun}s{affected} {what}"
+
+
 def distribution(array: NDArray[Any], bars: int = 10) -> dict[str, int]:
     """How many values (lengths, counts) fall into each of at most `bars` ranges of round numbers, for a plot."""
     if not len(array):

@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tunesmith.quality.balance import balance
 from tunesmith.quality.check import Profile, ProfileCheck, RowCheck, RowTexts, worst
 from tunesmith.quality.contradictions import contradictions
@@ -24,7 +26,8 @@ from tunesmith.quality.outputs import OutputsCheck
 from tunesmith.quality.pii.check import PersonalData
 from tunesmith.quality.profanity import Profanity
 from tunesmith.quality.provenance import ProvenanceCheck
-from tunesmith.quality.report import CheckReport, Finding
+from tunesmith.quality.redact import redact_text
+from tunesmith.quality.report import CheckReport, Finding, RowNote
 from tunesmith.quality.review import review, write_review
 from tunesmith.quality.semantic import SemanticDuplicates
 from tunesmith.quality.size import size
@@ -91,7 +94,7 @@ def check(
         write_review(rows, Path(review_file))
     judged = _judge(checklist, profile, workers)
     # Where there is no row, no row is good.
-    findings = tuple(finding for finding in judged if len(rows) or finding.status != "pass")
+    findings = tuple(_safe_to_show(finding) for finding in judged if len(rows) or finding.status != "pass")
     return CheckReport(
         files=paths,
         rows=len(rows),
@@ -102,6 +105,12 @@ def check(
         findings=findings,
         seconds=time.perf_counter() - started,
     )
+
+
+def _safe_to_show(finding: Finding) -> Finding:
+    """`finding` with personal data in its quotations replaced: a report is passed on as the data may not be."""
+    rows = tuple(RowNote(row.where, redact_text(row.note)) for row in finding.rows)
+    return msgspec.structs.replace(finding, rows=rows)
 
 
 def _checklist(

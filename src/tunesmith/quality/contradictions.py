@@ -74,7 +74,8 @@ def contradictions(profile: Profile) -> tuple[Finding, ...]:
         Finding(
             "contradictions",
             "fail" if len(involved) > FAIL_SHARE * len(rows) else "warn",
-            f"{len(pairs):,} pairs of rows ({share(len(involved), len(rows))}) answer the same input differently",
+            f"{len(pairs):,} pair{'s' if len(pairs) > 1 else ''} of rows ({share(len(involved), len(rows))}) "
+            "with the same input and different answers",
             count=len(involved),
             rows=tuple(notes),
             mend="decide which answer is right and correct the other; or drop both",

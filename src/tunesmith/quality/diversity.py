@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tunesmith.quality.check import Profile, quote, share
 from tunesmith.quality.linkage import linked
+from tunesmith.quality.redact import redact_text
 from tunesmith.quality.report import Finding, RowNote
 
 SAMPLED_ROWS = 1_500
@@ -164,4 +165,4 @@ def _tf_idf(texts: Sequence[str]) -> _Vectors:
 def _theme(members: NDArray[np.int64], texts: Sequence[str], words: Sequence[str]) -> list[str]:
     """A theme as texts: its share and words, then examples."""
     head = f"{share(len(members), len(texts))}: {', '.join(words)}"
-    return [head, *(quote(texts[index]) for index in members[:SHOWN_EXAMPLES].tolist())]
+    return [head, *(redact_text(quote(texts[index])) for index in members[:SHOWN_EXAMPLES].tolist())]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.dataset.neardup import connected_components, duplicate_pairs
-from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, quote, share
+from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, clean_command, counted, quote
 from tunesmith.quality.contradictions import answer, outputs_differ
 from tunesmith.quality.report import Finding, RowNote
 
@@ -43,12 +43,12 @@ def duplicates(profile: Profile) -> tuple[Finding, ...]:
     """One finding for exact copies, one for near-duplicates; `count` is the rows that could be dropped."""
     found = duplicate_rows(profile.rows)
     return (
-        _finding(profile, "duplicates", found.exact, "exact copies of earlier rows", FAIL_EXACT, "--drop-duplicates"),
+        _finding(profile, "duplicates", found.exact, "copy an earlier row exactly", FAIL_EXACT, "--drop-duplicates"),
         _finding(
             profile,
             "near-duplicates",
             found.near,
-            "nearly the same as earlier rows",
+            "are nearly the same as an earlier row",
             FAIL_NEAR,
             "--drop-near-duplicates",
         ),
@@ -58,7 +58,7 @@ def duplicates(profile: Profile) -> tuple[Finding, ...]:
 def _finding(profile: Profile, check: str, copies: dict[int, int], what: str, fail: float, flag: str) -> Finding:
     rows = profile.rows
     if not copies:
-        return Finding(check, "pass", f"no rows are {what}")
+        return Finding(check, "pass", f"no {check}")
     notes = (
         RowNote(rows.where(copy), f"like {rows.where(kept)}: {quote(rows.inputs[copy] or rows.outputs[copy])}")
         for copy, kept in sorted(copies.items())[:SHOWN_ROWS]
@@ -66,7 +66,7 @@ def _finding(profile: Profile, check: str, copies: dict[int, int], what: str, fa
     return Finding(
         check,
         "fail" if len(copies) > fail * len(rows) else "warn",
-        f"{len(copies):,} rows ({share(len(copies), len(rows))}) are {what}",
+        counted(len(copies), what, whole=len(rows)),
         count=len(copies),
         rows=tuple(notes),
         mend="keep the first of each; repetition overfits, and copies on both sides of a split hide it",

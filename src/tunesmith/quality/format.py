@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, field
 
 from tunesmith.dataset.conversation import Conversation, Message
-from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, clean_command, share
+from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, clean_command, counted
 from tunesmith.quality.report import Finding, RowNote
 from tunesmith.quality.task import parses
 
@@ -31,7 +31,7 @@ class FormatFacts(Struct):
     roles: Flags = field(default_factory=Flags)
     tools: Flags = field(default_factory=Flags)
     inputs: Flags = field(default_factory=Flags)
-    formats: Counter[str] = field(default_factory=Counter)
+    formats: defaultdict[str, Flags] = field(default_factory=lambda: defaultdict(Flags))
     shapes: defaultdict[Shape, Flags] = field(default_factory=lambda: defaultdict(Flags))
 
 
@@ -40,7 +40,7 @@ class FormatCheck:
 
     def __init__(self) -> None:
         self._empty, self._roles, self._tools, self._inputs = Flags(), Flags(), Flags(), Flags()
-        self._formats: Counter[str] = Counter()
+        self._formats: defaultdict[str, Flags] = defaultdict(Flags)
         self._shapes: defaultdict[Shape, Flags] = defaultdict(Flags)
 
     def observe(self, rows: Sequence[Row]) -> FormatFacts:
@@ -48,7 +48,7 @@ class FormatCheck:
         facts = FormatFacts()
         for row in rows:
             conversation = row.conversation
-            facts.formats[conversation.source.format if conversation.source else ""] += 1
+            facts.formats[conversation.source.format if conversation.source else ""].flag(row)
             if not row.output.strip():
                 facts.empty.flag(row, "the output is empty")
             elif not row.input.strip() and conversation.text is None:
@@ -66,7 +66,8 @@ class FormatCheck:
         self._roles.extend(observed.roles)
         self._tools.extend(observed.tools)
         self._inputs.extend(observed.inputs)
-        self._formats.update(observed.formats)
+        for name, flags in observed.formats.items():
+            self._formats[name].extend(flags)
         for shape, flags in observed.shapes.items():
             if shape in self._shapes or len(self._shapes) < MOST_SHAPES:
                 self._shapes[shape].extend(flags)
@@ -83,7 +84,7 @@ class FormatCheck:
         rows = len(profile.rows)
         if profile.broken_count:
             yield Finding(
-                "format",
+                "format: broken",
                 "fail",
                 f"{profile.broken_count:,} of {rows + profile.broken_count:,} rows cannot be read",
                 count=profile.broken_count,
@@ -96,9 +97,9 @@ class FormatCheck:
             )
         if self._empty.count:
             yield Finding(
-                "format",
+                "format: empty",
                 "fail",
-                f"{self._empty.count:,} rows ({share(self._empty.count, rows)}) have an empty output: nothing to learn",
+                counted(self._empty.count, "have an empty output: nothing to learn", whole=rows),
                 count=self._empty.count,
                 rows=self._empty.notes(),
                 mend="write the answers, or drop the rows",
@@ -106,41 +107,46 @@ class FormatCheck:
             )
         if self._roles.count:
             yield Finding(
-                "format",
+                "format: turns",
                 "fail",
-                f"{self._roles.count:,} rows have turns in an order chat templates refuse or cannot train on",
+                counted(self._roles.count, "have turns that chat templates refuse or cannot train on"),
                 count=self._roles.count,
                 rows=self._roles.notes(),
                 mend="system first, then user and assistant in turn, the assistant last",
             )
         if self._tools.count:
             yield Finding(
-                "format",
+                "format: tool calls",
                 "fail",
-                f"{self._tools.count:,} rows have tool calls and results that do not fit",
+                counted(self._tools.count, "have tool calls and results that do not fit"),
                 count=self._tools.count,
                 rows=self._tools.notes(),
                 mend="give every call one result with its id, JSON arguments and a tool that is offered",
             )
         if 0 < self._inputs.count <= rows / 2:
             yield Finding(
-                "format",
+                "format: inputs",
                 "warn",
-                f"{self._inputs.count:,} rows have an empty input",
+                counted(self._inputs.count, "have an empty input"),
                 count=self._inputs.count,
                 rows=self._inputs.notes(),
                 mend="write the question each output answers, or drop the rows",
             )
         if len(self._formats) > 1:
-            counts = ", ".join(f"{name} {count:,}" for name, count in self._formats.most_common())
+            counts = dict(Counter({name: flags.count for name, flags in self._formats.items()}).most_common())
+            named = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            odd = Flags()
+            for name in list(counts)[1:]:
+                odd.extend(self._formats[name], note=f"{name}, where most rows are {next(iter(counts))}")
             yield Finding(
-                "format",
+                "format: mixed",
                 "warn",
-                f"rows come in {len(self._formats)} formats: {counts}",
-                count=rows - max(self._formats.values()),
+                f"rows come in {len(counts)} formats: {named}",
+                count=odd.count,
+                rows=odd.notes(),
                 mend="convert all files to one format, so that one schema can be validated",
                 command=f"tunesmith data convert {profile.files[0]} converted.jsonl --to openai",
-                facts=dict(self._formats),
+                facts=counts,
             )
         yield from self._rare_keys(rows)
 
@@ -158,11 +164,11 @@ class FormatCheck:
                 strange = [key for key in odd if (key in shape) == (verb == "have")]
                 if strange:
                     notes.extend(flags, note=f"{'has' if verb == 'have' else 'lacks'} {', '.join(strange)}")
-            named = ", ".join(f"{key} ({count:,} rows)" for key, count in sorted(odd.items())[:5])
+            named = ", ".join(f"{key} ({count:,})" for key, count in sorted(odd.items())[:5])
             yield Finding(
-                "format",
+                "format: keys",
                 "warn",
-                f"a few rows {verb} what the others {'do not' if verb == 'have' else 'do'}: {named}",
+                counted(notes.count, f"{verb} what the others {'do not' if verb == 'have' else 'do'}: {named}"),
                 count=notes.count,
                 rows=notes.notes(),
                 mend="give every row the same keys and turns",
@@ -175,6 +181,7 @@ def role_problem(messages: Sequence[Message]) -> str | None:
     if not messages:
         return None
     previous = ""
+    learnt = False
     for index, message in enumerate(messages):
         role = message.role
         if role in ("system", "developer"):
@@ -188,12 +195,19 @@ def role_problem(messages: Sequence[Message]) -> str | None:
                 return f"$.messages[{index}]: two assistant messages in a row"
             if previous in ("", "system", "developer"):
                 return f"$.messages[{index}]: the assistant speaks before any user"
+            learnt |= message.weight != 0
+            if index < len(messages) - 1 and message.weight != 0 and not (message.content.strip() or _acts(message)):
+                return f"$.messages[{index}]: an assistant turn that says nothing"
         elif role == "tool" and previous not in ("assistant", "tool"):
             return f"$.messages[{index}]: a tool result that follows no call"
         previous = role
     if previous != "assistant":
         return f"$.messages[{len(messages) - 1}]: the last message is the {previous}'s, not the assistant's"
-    return None
+    return None if learnt else "no turn to learn from: every assistant message has weight 0"
+
+
+def _acts(message: Message) -> bool:
+    return bool(message.tool_calls or message.thinking)
 
 
 def tool_problem(conversation: Conversation) -> str | None:
@@ -212,10 +226,12 @@ def tool_problem(conversation: Conversation) -> str | None:
         elif unanswered:
             return f"$.messages[{index}]: {unanswered} tool calls before it have no result"
         for call in message.tool_calls:
-            if not parses(call.arguments):
-                return f"$.messages[{index}].tool_calls: arguments of {call.name!r} are not JSON"
+            if not (call.arguments.lstrip().startswith("{") and parses(call.arguments)):
+                return f"$.messages[{index}].tool_calls: arguments of {call.name!r} are no JSON object"
             if offered and call.name not in offered:
                 return f"$.messages[{index}].tool_calls: {call.name!r} is not among the offered tools"
+            if call.id in open_ids:
+                return f"$.messages[{index}].tool_calls: two calls with the id {call.id!r}"
             if call.id is not None:
                 open_ids[call.id] = call.name
         if message.tool_calls:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tunesmith.dataset.neardup import LazyTexts, duplicate_pairs
 from tunesmith.dataset.sketch import sketch
-from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, quote, share
+from tunesmith.quality.check import SHOWN_ROWS, Profile, RowTexts, counted, quote
 from tunesmith.quality.questions import short_questions_alike
 from tunesmith.quality.report import Finding, RowNote
 
@@ -59,7 +59,7 @@ def leakage(profile: Profile) -> tuple[Finding, ...]:
         Finding(
             "leakage",
             "fail" if len(leaked) > FAIL_SHARE * len(evaluation) else "warn",
-            f"{len(leaked):,} evaluation rows ({share(len(leaked), len(evaluation))}) are nearly training rows",
+            counted(len(leaked), "are (nearly) in the training files", noun="evaluation row", whole=len(evaluation)),
             count=len(leaked),
             rows=tuple(notes),
             mend="remove them from the training files, or split again with `tunesmith data split`",

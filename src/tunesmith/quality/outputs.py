@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from tunesmith.quality import blemishes
-from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, clean_command, distribution, quote, share
+from tunesmith.quality.check import SHOWN_ROWS, Flag, Flags, Profile, Row, clean_command, counted, distribution, quote
 from tunesmith.quality.language import compared
 from tunesmith.quality.report import Finding
 from tunesmith.quality.task import json_value, unfenced
@@ -78,12 +78,12 @@ class Told(Struct, frozen=True):
 KINDS = {
     "markup": Told("carry leftover markup or escapes", "strip tags, entities, template tokens and escapes"),
     "mojibake": Told("carry mojibake, text decoded with the wrong encoding", "decode it again", "--fix-mojibake"),
-    "refusals": Told('are refusals or "as an AI" boilerplate', "drop them or write real answers", "--drop-refusals"),
+    "refusals": Told('hold a refusal or "as an AI" boilerplate', "drop them or write real answers", "--drop-refusals"),
     "echo": Told("repeat the prompt", "keep only the answer"),
     "language": Told("answer in another language than they are asked in", "translate them or drop the rows"),
     "cut off": Told("end in mid-sentence, as if cut off", "write them to their end, or drop the rows"),
     "JSON": Told("are not valid JSON where most are", "mend the syntax or drop the rows"),
-    "keys": Told("are JSON objects with other keys than the others", "give every object the same keys"),
+    "keys": Told("have other JSON keys than the others", "give every object the same keys"),
     "length": Told("are far longer or shorter than the others", "read them; most are mistakes of a pipeline"),
 }
 
@@ -255,7 +255,7 @@ def _tell(kind: str, flags: Flags, profile: Profile) -> Finding:
     return Finding(
         f"outputs: {kind}",
         "fail" if flags.count >= FAIL_SHARE * rows else "warn",
-        f"{flags.count:,} outputs ({share(flags.count, rows)}) {told.found}",
+        counted(flags.count, told.found, noun="output", whole=rows),
         count=flags.count,
         rows=flags.notes(),
         mend=told.mend,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
 from tunesmith.errors import MissingDependencyError
-from tunesmith.quality.check import Flags, Profile, Row, quote, share
+from tunesmith.quality.check import Flags, Profile, Row, counted, quote
 from tunesmith.quality.language import language
 from tunesmith.quality.report import Finding
 
@@ -68,13 +68,12 @@ class Profanity:
         """A warning with the most frequent words; a person judges what they mean."""
         if not self._flags.count:
             return (Finding("outputs: profanity", "pass", "no profane word in the outputs"),)
-        affected = share(self._flags.count, len(profile.rows))
         most = ", ".join(f"{word} {count:,}" for word, count in self._words.most_common(5))
         return (
             Finding(
                 "outputs: profanity",
                 "warn",
-                f"{self._flags.count:,} outputs ({affected}) hold profane words: {most}",
+                counted(self._flags.count, f"hold profane words: {most}", noun="output", whole=len(profile.rows)),
                 count=self._flags.count,
                 rows=self._flags.notes(),
                 mend="read them, and rewrite or drop what the model should not say",

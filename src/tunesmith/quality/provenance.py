@@ -8,7 +8,7 @@ guess. Dates, prices and versions count only where the input does not hold them:
 import re
 from collections.abc import Sequence
 
-from tunesmith.quality.check import Flags, Profile, Row, quote, share
+from tunesmith.quality.check import Flags, Profile, Row, counted, quote
 from tunesmith.quality.report import Finding
 from tunesmith.quality.signs import signs_in
 
@@ -114,12 +114,12 @@ class ProvenanceCheck:
         generated = declared.count >= GENERATED_SHARE * rows
         if rows and (generated or telltale.count >= TELLTALE_SHARE * rows):
             flags = declared if generated else telltale
-            how = "declare that a machine generated them" if generated else "sound machine-generated (a guess)"
+            how = "are declared to be machine-generated" if generated else "sound machine-generated (a guess)"
             found.append(
                 Finding(
                     "provenance: generated",
                     "warn",
-                    f"{flags.count:,} rows ({share(flags.count, rows)}) {how}: a model amplifies its teacher's errors",
+                    counted(flags.count, f"{how}: a model amplifies its teacher's errors", whole=rows),
                     count=flags.count,
                     rows=flags.notes(),
                     mend="include examples that people wrote or validated, and evaluate on those",
@@ -131,8 +131,11 @@ class ProvenanceCheck:
                 Finding(
                     "provenance: knowledge",
                     "warn",
-                    f"{volatile.count:,} rows ({share(volatile.count, rows)}) state dates, prices or versions that "
-                    "will change: tuned models forget facts and invent others",
+                    counted(
+                        volatile.count,
+                        "state dates, prices or versions that will change: tuned models forget facts and invent others",
+                        whole=rows,
+                    ),
                     count=volatile.count,
                     rows=volatile.notes(),
                     mend="use retrieval for knowledge and fine-tune for behavior; see `tunesmith advise`",

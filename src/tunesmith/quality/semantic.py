@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tunesmith.dataset.neardup import DuplicatePairs, connected_components
 from tunesmith.errors import ModelError
 from tunesmith.models.quiet import quiet
-from tunesmith.quality.check import SHOWN_ROWS, Profile, quote, share
+from tunesmith.quality.check import SHOWN_ROWS, Profile, counted, quote
 from tunesmith.quality.contradictions import LABEL_WORDS, answer, outputs_differ
 from tunesmith.quality.questions import WORD
 from tunesmith.quality.report import Finding, RowNote
@@ -66,7 +66,7 @@ class SemanticDuplicates:
             Finding(
                 "semantic duplicates",
                 "warn" if len(copies) > WARN_SHARE * len(rows) else "pass",
-                f"{len(copies):,} rows ({share(len(copies), len(rows))}) mean what an earlier row means ({self._ref})",
+                counted(len(copies), f"mean what an earlier row means ({self._ref})", whole=len(rows)),
                 count=len(copies),
                 rows=tuple(notes),
                 mend="keep the best wording of each, or collect inputs of other kinds",

@@ -125,6 +125,8 @@ class TaskInference:
         classes = self._classes()
         if task is not None:
             return Task(task, "given with --task", classes if task == "classification" else ())
+        if not self.signs.rows:
+            return Task("domain", "no readable row tells the task")
         signs, rows, looked_at = self.signs, max(self.signs.rows, 1), max(self.signs.looked_at, 1)
         if classes:
             source = "named in a label column" if signs.labelled > rows / 2 else "short outputs that repeat"

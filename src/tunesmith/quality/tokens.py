@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tunesmith.dataset.lengths import cheapest_cuts
 from tunesmith.errors import DataError
-from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, distribution, share
+from tunesmith.quality.check import SHOWN_ROWS, Flags, Profile, Row, counted, distribution, share
 from tunesmith.quality.report import Finding, RowNote
 from tunesmith.spec import TrainingSpec
 
@@ -197,7 +197,7 @@ def _refused(model: str, flags: Flags, rows: int) -> Finding:
     return Finding(
         "tokens: template",
         "fail",
-        f"{flags.count:,} rows ({share(flags.count, rows)}) are refused by the chat template of {model}",
+        counted(flags.count, f"are refused by the chat template of {model}", whole=rows),
         count=flags.count,
         rows=flags.notes(),
         mend="bring their turns into the order the template asks for, or train a model with another template",
@@ -208,7 +208,7 @@ def _silent(silent: NDArray[np.int64], profile: Profile) -> Finding:
     return Finding(
         "tokens: untrained",
         "fail",
-        f"{len(silent):,} rows ({share(len(silent), len(profile.rows))}) have no token to train on",
+        counted(len(silent), "have no token to train on", whole=len(profile.rows)),
         count=len(silent),
         rows=tuple(
             RowNote(profile.rows.where(row), "every assistant turn has weight 0 or says nothing")

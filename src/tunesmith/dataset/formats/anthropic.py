@@ -18,7 +18,7 @@ from tunesmith.dataset.formats.features import Feature
 from tunesmith.dataset.formats.fields import Path, Problem, Problems, describe
 
 COLUMNS = frozenset({"system", "messages", "tools"})
-BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
+BLOCKS = ("tool_use", "tool_result", "thinking", "redacted_thinking")
 OWN_FIELDS = frozenset({"role", "content"})
 TEXT_FIELDS = frozenset({"type", "text"})
 THINKING_FIELDS = frozenset({"type", "thinking"})

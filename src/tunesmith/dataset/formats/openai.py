@@ -103,7 +103,7 @@ def read_messages(row: Mapping[str, Any], key: str, path: Path, problems: Proble
 
 def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> Message:
     role, content = message.get("role"), message.get("content")
-    if len(message) == 2 and type(content) is str and role in ROLES:  # nearly every message there is
+    if len(message) == 2 and type(content) is type(role) is str and role in ROLES:  # nearly every message there is
         return Message(role, content)  # type: ignore[arg-type]  # checked in the line above
     if not isinstance(role, str) or role not in ROLES:
         found = describe(role) if "role" in message else "nothing"

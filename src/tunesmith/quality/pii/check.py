@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from tunesmith.quality.check import Flags, Profile, Row, clean_command, share
+from tunesmith.quality.check import Flags, Profile, Row, clean_command, counted
 from tunesmith.quality.pii.names import finder
 from tunesmith.quality.redact import Finder, redact
 from tunesmith.quality.report import Finding
@@ -62,12 +62,11 @@ class PersonalData:
                 ),
             )
         named = ", ".join(f"{kind} {count:,}" for kind, count in self._kinds.most_common())
-        affected = share(self._flags.count, len(profile.rows))
         return (
             Finding(
                 "personal data",
                 "fail" if SECRETS & self._kinds.keys() else "warn",
-                f"{self._flags.count:,} rows ({affected}) hold personal data: {named}",
+                counted(self._flags.count, f"hold personal data: {named}", whole=len(profile.rows)),
                 count=self._flags.count,
                 rows=self._flags.notes(),
                 mend="replace it by placeholders; a model can repeat what it was trained on",
