@@ -67,7 +67,7 @@ def test_loss_and_gradients_are_those_of_transformers(architecture: str, adapter
         assert use_forest_attention(model)
     fast = copy.deepcopy(model)
     use_fast_lora(fast)
-    use_fast_layers(fast)
+    use_fast_layers(fast, planted=True)
     assert {name.removeprefix(architecture.capitalize()) for name in taken(fast)} == {
         "RMSNorm",
         "MLP",
@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_those_of_transformers(architecture: str, adapter
 def test_after_the_last_attention_only_what_is_read_is_computed() -> None:
     model = build("llama")
     assert use_forest_attention(model)
-    use_fast_layers(model)
+    use_fast_layers(model, planted=True)
     tokens: list[int] = []
     for layer in model.model.layers:
         layer.mlp.register_forward_pre_hook(lambda _module, arguments: tokens.append(arguments[0].shape[1]))
@@ -98,7 +98,7 @@ def test_an_adapter_on_some_of_the_projections_learns_the_same() -> None:
     assert use_forest_attention(model)
     fast = copy.deepcopy(model)
     use_fast_lora(fast)
-    use_fast_layers(fast)
+    use_fast_layers(fast, planted=True)
     assert_same(model, fast, plant_batch(make_rows(6)))
 
 
@@ -109,7 +109,7 @@ def test_a_switched_off_adapter_gives_the_base_and_generation_its_own() -> None:
         expected = model(ids).logits
     replies = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False)
     use_fast_lora(model)
-    use_fast_layers(model)
+    use_fast_layers(model, planted=True)
     with model.disable_adapter():
         torch.testing.assert_close(model(ids).logits, expected)
     assert torch.equal(model.generate(input_ids=ids, max_new_tokens=8, do_sample=False), replies)
@@ -118,7 +118,7 @@ def test_a_switched_off_adapter_gives_the_base_and_generation_its_own() -> None:
 @pytest.mark.parametrize("architecture", ["gemma2", "cohere", "granite"])
 def test_layers_that_compute_something_else_stay(architecture: str) -> None:
     model = make_model(architecture)
-    use_fast_layers(model)
+    use_fast_layers(model, planted=True)
     assert taken(model) == set()
 
 
@@ -134,7 +134,7 @@ def test_the_norm_of_bf16_states_is_as_near_as_transformers_own() -> None:
         return [output.detach(), *torch.autograd.grad(output, (x, norm.weight), slope)]
 
     theirs = run()
-    use_fast_layers(model)
+    use_fast_layers(model, planted=True)
     for mine, other in zip(run(), theirs, strict=True):
         assert mine.dtype == torch.bfloat16
         assert (mine - other).norm() <= 1e-2 * other.norm()

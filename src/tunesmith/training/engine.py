@@ -94,8 +94,7 @@ class Engine:
         use_fast_lora(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
-        if not self._sharded and (device.type == "cpu" or self._planted):
-            use_fast_layers(model)  # on a GPU where kernels can be generated, which the forest's has shown
+        use_fast_layers(model, planted=self._planted)
         if self._planted and device.type == "cpu":
             few = learning_share(model) <= FEW_PARAMETERS
             micro_batch_tokens = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)

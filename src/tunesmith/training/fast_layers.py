@@ -19,12 +19,19 @@ from transformers.activations import SiLUActivation
 from tunesmith.training.fast_lora import project
 from tunesmith.training.forest_attention import forest_attention, in_forest
 from tunesmith.training.fused import fused, rms_norm, rotate, swiglu
+from tunesmith.training.sharding import is_sharded
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
 
-def use_fast_layers(model: nn.Module) -> None:
-    """Compute the known layers of `model` as here; its modules, its parameters and their names stay."""
+def use_fast_layers(model: nn.Module, *, planted: bool) -> None:
+    """Compute the known layers of `model` as here; its modules, its parameters and their names stay.
+
+    A sharded one stays as it is; so does one on a GPU that is not `planted`: the forest's kernel shows whether kernels
+    can be made there.
+    """
+    if is_sharded(model) or not (planted or next(model.parameters()).device.type == "cpu"):
+        return
     computed_as = {
         f"{family}{layer}": forward
         for family in FAMILIES

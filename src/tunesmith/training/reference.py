@@ -84,10 +84,8 @@ class Reference:
 @torch.no_grad()
 def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *, bf16: bool) -> Tensor:
     """Log-probability of each row's supervised tokens, summed (rows,), under the model that training starts from."""
-    use_forest_attention(model)
+    use_fast_layers(model, planted=use_forest_attention(model))
     device = next(model.parameters()).device
-    if device.type == "cpu" and not is_sharded(model):
-        use_fast_layers(model)
     token_loss = TokenLoss(model)
     training = model.training
     model.eval()
