@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from tunesmith.server.api.messages import read_conversation
 from tunesmith.server.catalogue import parse_model
 from tunesmith.server.store import Store
 
@@ -89,7 +91,7 @@ def test_metadata_without_the_character_0_only(make_app: MakeApp) -> None:
     assert answer.json()["error"]["param"] == "metadata.team"
 
 
-CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 @pytest.mark.parametrize(
@@ -102,8 +104,8 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
             "unknown_parameter",
         ),
         (
-            {"role": "assistant", "tool_calls": [CALL | {"index": 0}]},
-            "messages[0].tool_calls[0].index",
+            {"role": "assistant", "tool_calls": [CALL | {"status": "done"}]},
+            "messages[0].tool_calls[0].status",
             "unknown_parameter",
         ),
         (
@@ -129,3 +131,13 @@ def test_a_field_of_a_message_that_nobody_reads_is_refused(
         param,
         code,
     )
+
+
+def test_a_reply_may_be_sent_back_as_the_sdk_keeps_it() -> None:
+    """What `chat.completions.stream` and `parse` of openai 3.57 leave in a message."""
+    function = CALL["function"] | {"parsed_arguments": {}}
+    kept = {"content": None, "refusal": None, "annotations": None, "audio": None, "function_call": None, "parsed": None}
+    reply = kept | {"role": "assistant", "tool_calls": [CALL | {"index": 0, "function": function}]}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
+    conversation = read_conversation([{"role": "user", "content": "?"}, reply, result])
+    assert [message.role for message in conversation.messages] == ["user", "assistant", "tool"]

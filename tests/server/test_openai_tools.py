@@ -69,7 +69,14 @@ def test_the_clients_own_parsing_takes_the_calls(client: openai.OpenAI) -> None:
 
     tool = openai.pydantic_function_tool(Weather)
     reply = client.chat.completions.parse(**(ASK | {"tools": [tool]}), tool_choice="required", seed=2)
-    assert isinstance(reply.choices[0].message.tool_calls[0].function.parsed_arguments, Weather)
+    said = reply.choices[0].message
+    assert isinstance(said.tool_calls[0].function.parsed_arguments, Weather)
+    with client.chat.completions.stream(**(ASK | {"tools": [tool]}), tool_choice="required", seed=2) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    for kept in (said, streamed):  # as its documentation tells people to go on
+        results = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in kept.tool_calls]
+        ask = ASK | {"messages": [*ASK["messages"], kept, *results], "max_tokens": 4}
+        assert client.chat.completions.create(**ask).choices
 
 
 def test_a_result_can_be_given_and_tools_left_alone(client: openai.OpenAI) -> None:

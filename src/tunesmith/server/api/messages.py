@@ -16,8 +16,12 @@ from tunesmith.server.api import tools
 from tunesmith.server.errors import RequestError
 from tunesmith.server.language import Language
 
-WITHOUT_EFFECT = frozenset({"refusal", "annotations"})
-"""What a client sends back with a reply that it was given."""
+WITHOUT_EFFECT = frozenset({"refusal", "annotations", "parsed"})
+"""What a client sends back with a reply that it was given; `parsed` is what OpenAI's SDK makes of one."""
+
+CALL_FIELDS = frozenset({"id", "type", "function", "index"})
+FUNCTION_FIELDS = frozenset({"name", "arguments", "parsed_arguments"})
+"""Of a call; the last of each is what the SDK's `stream` and `parse` leave there."""
 
 NOT_SERVED = frozenset({"audio", "function_call"})
 """The same, but null: a model here neither speaks nor calls in the form before `tool_calls`."""
@@ -69,8 +73,8 @@ def _check_fields(message: Mapping[str, Any], path: Path) -> None:
         _refuse_others(part, {"type", "text"}, (*path, "content", number))
     for number, call in enumerate(message.get("tool_calls") or ()):
         where = (*path, "tool_calls", number)
-        _refuse_others(call, {"id", "type", "function"}, where)
-        _refuse_others(call.get("function", {}), {"name", "arguments"}, (*where, "function"))
+        _refuse_others(call, CALL_FIELDS, where)
+        _refuse_others(call.get("function", {}), FUNCTION_FIELDS, (*where, "function"))
 
 
 def _refuse_others(fields: Mapping[str, Any], known: Collection[str], path: Path) -> None:
