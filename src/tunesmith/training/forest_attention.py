@@ -45,7 +45,7 @@ BLOCK_QUERIES = 128
 
 KEPT_KEYS = 512
 """Keys of a block at most for its weights to be kept: 4% of a step's time for 7% of its peak memory on rows of up to as
-many tokens, and less on longer ones."""
+many tokens, and less on longer ones. Where the layer's own matrices learn, none are kept: memory is short there."""
 
 
 def forest_attention(
@@ -71,7 +71,8 @@ def forest_attention(
         return output, None
     # Under autocast rotary angles in fp32 widen queries and keys again; sdpa would narrow them, too.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], stretch, scale)  # type: ignore[no-untyped-call]
+    kept_keys = 0 if next(module.parameters()).requires_grad else KEPT_KEYS
+    result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], stretch, scale, kept_keys)  # type: ignore[no-untyped-call]
     return result.unsqueeze(0), None
 
 
@@ -186,14 +187,16 @@ class _ForestAttention(torch.autograd.Function):
     """softmax(scale · q kᵀ) v per block, heads of one key group together so that keys are never repeated."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float, kept_keys: int
+    ) -> Tensor:
         heads, tokens, _ = query.shape
         key, value = stretch.whole(key, value)
         output = query.new_empty(tokens, heads, value.shape[-1])
         kept: list[Tensor | None] = []
         for queries, keys in stretch.blocks(BLOCK_QUERIES):
             weights = _weights(query, key, queries, keys, scale)  # (groups, heads in group * queries, keys)
-            kept.append(weights if weights.shape[-1] <= KEPT_KEYS else None)
+            kept.append(weights if weights.shape[-1] <= kept_keys else None)
             mixed = torch.bmm(weights, _gather(value, keys))
             output[queries] = _by_token(mixed, queries)
         ctx.save_for_backward(query, key, value, *kept)
@@ -219,7 +222,7 @@ class _ForestAttention(torch.autograd.Function):
             _scatter_add(by_key, torch.bmm(by_logits.transpose(1, 2), chosen), keys)
             _scatter_add(by_value, torch.bmm(weights.transpose(1, 2), by_output), keys)
         by_key, by_value = ctx.stretch.own(by_key, by_value)
-        return by_query.transpose(0, 1), by_key.mul_(scale).to(key.dtype), by_value.to(value.dtype), None, None
+        return by_query.transpose(0, 1), by_key.mul_(scale).to(key.dtype), by_value.to(value.dtype), None, None, None
 
 
 def _weights(query: Tensor, key: Tensor, queries: slice, keys: list[slice], scale: float) -> Tensor:

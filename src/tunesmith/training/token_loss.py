@@ -195,8 +195,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
     ) -> Tensor:
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        # Lanes share what may be held, and get equally many chunks of equal sizes.
-        chunks = math.ceil(len(targets) / size) * lanes.count
+        # Each lane holds a chunk; all get equally many of equal sizes. Products of 128 positions take a tenth longer.
+        chunks = math.ceil(len(targets) / (size * lanes.count)) * lanes.count
         ends = np.linspace(0, len(targets), chunks + 1).round().astype(int).tolist()
 
         def work(lane: int) -> None:
