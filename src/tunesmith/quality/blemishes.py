@@ -28,23 +28,36 @@ ESCAPES = re.compile(r"\\n(?=\\n|[ \-*•#A-Z0-9]|$)|\\u[0-9a-fA-F]{4}|\\x[0-9a-
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\ufeff]")
 CODE_SPAN = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|\$[^$\n]+\$", re.DOTALL)
 
+_CANNOT = (
+    r"i(?:'m| am) (?:not able|unable) to|"
+    r"i (?:can't|cannot|can not|won't be able to|will not be able to|won't|must decline to)"
+)
+_HELP = (
+    r"(?:assist|help(?: you)? with (?:that|this)|fulfil|comply|answer (?:that|this)|engage in|do (?:that|this)|"
+    r"continue with (?:that|this)|"
+    r"provide (?:that|this|you with (?:that|this)|any|information|assistance|advice|guidance))"
+)
 REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b|"
-    r"\bi(?:'|\u2019)?m (?:just |only )?an? (?:ai|(?:large )?language model)\b|"
-    r"\bi am (?:just |only )?an? (?:ai\b|(?:large )?language model)|"
-    r"\b(?:i(?:'|\u2019)?m |i am )?(?:very |really |truly )?(?:sorry|afraid)[,.]? (?:but |that )?"
-    r"(?:i (?:can(?:'|\u2019)?t|cannot|can not|won(?:'|\u2019)?t|am (?:not able|unable) to)|"
-    r"i(?:'|\u2019)m (?:not able|unable) to) "
-    r"(?:assist|help(?: you)? with (?:that|this)|fulfil|comply|answer (?:that|this)|engage|do that|continue|"
-    r"provide (?:that|this|you with (?:that|this)|any|information|assistance|advice|guidance))|"
-    r"^i (?:can(?:'|\u2019)?t|cannot|can not|won(?:'|\u2019)?t|am (?:not able|unable) to|must decline to) "
-    r"(?:assist|help(?: you)? with (?:that|this)|fulfil|comply|answer (?:that|this)|engage in|"
-    r"provide (?:that|this|any|information|assistance|advice|guidance))|"
+    r"\bi(?:'m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)|"
+    r"\b(?:sorry|afraid|apologi[sz]e|unfortunately|regret)[,.]? (?:but |that )?"
+    rf"(?:{_CANNOT}) {_HELP}|^(?:{_CANNOT}) {_HELP}|"
+    r"\bbe (?:inappropriate|appropriate) for me to\b|"
     r"\bmy (?:knowledge cut-?off|training data (?:only )?(?:goes|ends|includes))|"
     r"\bas of my (?:last|latest) (?:knowledge )?(?:update|training)|"
-    r"\bi (?:don(?:'|\u2019)?t|do not) have (?:personal (?:opinions|feelings|experiences|beliefs)|"
+    r"\bi (?:don't|do not) have (?:personal (?:opinions|feelings|experiences|beliefs)|"
     r"access to real-time|the ability to browse)|"
-    r"\b(?:trained|developed|created) by (?:openai|anthropic)\b"
+    r"\b(?:trained|developed|created) by (?:openai|anthropic)\b|"
+    # The same of German, French, Spanish, Italian and Portuguese models.
+    r"\bals (?:ein )?(?:ki|sprachmodell|ki-\w+)\b|\b(?:tut mir leid|leider)\b.{0,24}\bkann ich .{0,24}nicht "
+    r"(?:weiter)?(?:helfen|beantworten|behilflich)|"
+    r"\ben tant qu(?:e (?:grand )?mod\u00e8le de langage|'(?:ia|intelligence artificielle))\b|"
+    r"\bd\u00e9sol\u00e9e?\b.{0,16}\bje ne (?:peux|suis) pas (?:en mesure de )?(?:vous |t'|y )?"
+    r"(?:aider|r\u00e9pondre|assister)|"
+    r"\bcomo (?:un )?modelo de (?:lenguaje|linguagem)\b|"
+    r"\blo siento\b.{0,16}\bno puedo (?:ayudar|asistir|responder|cumplir)|"
+    r"\bcome modello linguistico\b|\bmi dispiace\b.{0,16}\bnon posso (?:aiutar|rispondere|assister)|"
+    r"\b(?:desculpe|sinto muito|lamento)\b.{0,16}\bn\u00e3o posso (?:ajudar|responder|atender)"
 )
 REFUSAL_CHARACTERS = 400
 """Refusals and boilerplate come first; a text that discusses them further down is not one."""
@@ -61,7 +74,7 @@ def is_refusal(output: str) -> bool:
     signs = signs_in(output).get("refusal")
     if signs is None or signs[0] >= REFUSAL_CHARACTERS:
         return False
-    return REFUSAL.search(output[:REFUSAL_CHARACTERS].strip().lower()) is not None
+    return REFUSAL.search(output[:REFUSAL_CHARACTERS].strip().lower().replace("\u2019", "'")) is not None
 
 
 def is_mojibake(text: str) -> bool:

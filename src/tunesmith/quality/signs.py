@@ -14,6 +14,9 @@ SIGNS: dict[str, tuple[str, ...]] = {
         "as an ai", "as a language", "as a large", "an artificial", "m an ai", "am an ai", "just an ai", "only an ai",
         "language model", "sorry", "afraid", "i can", "i won", "unable", "not able", "decline", "knowledge cut",
         "training data", "as of my", "personal ", "real-time", "to browse", "openai", "anthropic",
+        "appropriate for me", "als ki", "als ein ki", "sprachmodell", "tut mir leid", "leider ", "en tant qu", "désolé",
+        "como modelo de", "como un modelo de", "lo siento", "modello linguistico", "mi dispiace", "desculpe", "lamento",
+        "sinto muito",
     ),
     "template": (
         "<|", "s>", "inst]", "sys>>", "_of_turn>", "<pad>", "<unk>", "ction:", "onse:", "nput:", "uman:", "ai:", "ant:",
