@@ -156,6 +156,7 @@ def test_a_row_of_any_shape_is_read_or_reported(tmp_path: Path, row: dict) -> No
         ('{"instruction": "a", "output": {}}', 32, "$.output", "an empty object"),
         ('{"conversations": [{"from": "gpt"}]}', 20, "$.conversations[0]", "nothing"),
         ('{"prompt": "a" "completion": "b"}', 16, "$", "'\"completion\"'"),
+        ('{"prompt": "a", ', 17, "$", "a line that breaks off"),
         ("[1, 2", 2, "$", "1"),
         ("3", 1, "$", "3"),
     ],

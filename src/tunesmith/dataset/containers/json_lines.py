@@ -61,7 +61,7 @@ def lines_of(together: Lines) -> Iterator[tuple[int, bytes]]:
 
 def record_of(line: bytes, number: int) -> Record:
     """The value of line `number`."""
-    stripped = line.strip()
+    stripped = line.lstrip().rstrip(b"\r\n\v\f")  # spaces at the end stay: behind them a broken value would go on
     column = 1 + len(line) - len(line.lstrip())
     try:
         text = stripped.decode()
