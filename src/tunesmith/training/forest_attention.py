@@ -8,6 +8,7 @@ one generated kernel does that (`forest_mask`).
 """
 
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from tunesmith.training.stretches import Stretch, whole_forest
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
+
+log = logging.getLogger(__name__)
 
 NAME = "forest"
 """What `model.set_attn_implementation` calls it."""
@@ -177,7 +180,10 @@ def _probe(model: "Model", rows: Sequence[NDArray[np.int32]], forest: Forest | N
         ids = torch.from_numpy(forest.tokens.astype(np.int64)).to(device).unsqueeze(0)
         logits: Tensor = model(input_ids=ids, use_cache=False, **forest_arguments(whole_forest(forest), ids)).logits[0]
         return logits[torch.from_numpy(np.concatenate(forest.places)).to(device)].float()
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError) as error:
+        if device.type == "cuda" and forest is not None:
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("rows are padded, which takes longer: no kernel could be made for %s (%s)", device, cause)
         return None  # an architecture that this attention does not know: it trains the plain way
     finally:
         model.train(training)
