@@ -99,7 +99,7 @@ class _Redactor:
 
     def _call(self, call: ToolCall) -> ToolCall:
         try:
-            arguments = json.loads(call.arguments)
+            arguments = msgspec.json.decode(call.arguments)
             redacted = self.value(arguments)
         except (ValueError, RecursionError):  # no JSON, or nested too deeply to walk
             return msgspec.structs.replace(call, arguments=self.text(call.arguments))

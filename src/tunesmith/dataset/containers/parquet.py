@@ -22,7 +22,7 @@ def read(path: Path) -> Iterator[Record]:
             raise DataError(f"{path}: cannot read: {error.strerror}") from error
         yield broken_stream(1, error)
         return
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeError) as error:  # names of columns may be any bytes
         yield broken_stream(1, error)
         return
     number = 0
@@ -34,7 +34,7 @@ def read(path: Path) -> Iterator[Record]:
                     yield Record(number, 1, None, None, Damage(0, f"a damaged row ({value})", "a whole one"))
                 else:
                     yield Record(number, 1, None, _row(value))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:
         yield broken_stream(number + 1, error)
 
 
@@ -77,9 +77,18 @@ def _column(name: str, values: list[Any]) -> Any:
     if name != "tools":
         with contextlib.suppress(pa.ArrowException, OverflowError, TypeError, ValueError):
             column = pa.array(values)
-            if [_without_nulls(value) for value in column.to_pylist()] == [_without_nulls(value) for value in values]:
+            kept = [_without_nulls(value) for value in column.to_pylist()] == [
+                _without_nulls(value) for value in values
+            ]
+            if kept and not _has_empty_struct(column.type):
                 return column
     return pa.array([None if value is None else cells.text_of(name, value) for value in values], pa.string())
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    """Whether there is a struct without fields, which Parquet cannot hold, in an Arrow type."""
+    fields = [kind.field(index).type for index in range(kind.num_fields)]
+    return (str(kind) == "struct<>") or any(map(_has_empty_struct, fields))
 
 
 def _without_nulls(value: Any) -> Any:

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from tunesmith.dataset.conversation import Conversation, Message, Role, ToolCall
 from tunesmith.dataset.formats import features, fields
 from tunesmith.dataset.formats.features import Feature
@@ -132,7 +134,7 @@ def _write_call(call: ToolCall) -> str:
 
 def _read_calls(value: str, path: Path, problems: Problems) -> tuple[ToolCall, ...]:
     try:
-        decoded = json.loads(value)
+        decoded = msgspec.json.decode(value)  # unlike Python's parser it takes no NaN and no lone surrogates
     except (ValueError, RecursionError):
         decoded = None
     calls = []
