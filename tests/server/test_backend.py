@@ -63,8 +63,8 @@ def answer(vllm: Vllm, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         case "/v1/load_lora_adapter":
             vllm.loads += 1
             if vllm.refuses_adapters:
-                return 404, {"detail": "Not Found"}
-            if body["lora_name"] in vllm.adapters:
+                return 404, {"error": {"message": "Not Found", "type": "Not Found", "param": None, "code": 404}}
+            if body["lora_name"] in vllm.adapters and not body.get("load_inplace"):
                 told = f"The lora adapter '{body['lora_name']}' has already been loaded."
                 return 400, {"error": {"message": told, "type": "InvalidUserInput", "param": None, "code": 400}}
             vllm.adapters[body["lora_name"]] = body["lora_path"]
@@ -269,9 +269,10 @@ def test_an_adapter_is_loaded_once_again_after_a_restart_and_gone_with_its_model
     assert vllm.adapters == {}
 
 
-def test_an_adapter_that_is_there_already_is_used(client: TestClient, vllm: Vllm) -> None:
+def test_an_adapter_that_is_there_already_makes_room_for_ours(client: TestClient, vllm: Vllm) -> None:
     vllm.adapters[TUNED] = "from before our restart"
     assert chat(client, TUNED).status_code == 200
+    assert vllm.adapters[TUNED].endswith("/jobs/ftjob-1/run/adapter")
 
 
 def test_one_that_takes_no_adapters_says_how_to_start_it(client: TestClient, vllm: Vllm) -> None:

@@ -48,7 +48,7 @@ class Backend:
         key = api_key(KEY_VARIABLE)
         self._url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._client = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT, limits=httpx.Limits())
+        self._client = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT, limits=httpx.Limits())  # no limits
         self._bases: dict[str, _Base] = {}  # by what they are loaded from
         self._languages: dict[str, Language] = {}
         self._loaded: set[str] = set()
@@ -133,10 +133,11 @@ class Backend:
         async with self._loading:
             if adapter.id in self._loaded:
                 return
-            asked = {"lora_name": adapter.id, "lora_path": str(adapter.folder.resolve())}
+            # In place: what it has by that name from before our start may be somebody else's.
+            asked = {"lora_name": adapter.id, "lora_path": str(adapter.folder.resolve()), "load_inplace": True}
             response = await self._post("load_lora_adapter", asked)
             said = (await response.aread()).decode(errors="replace")
-            if not response.is_success and "already" not in said:
+            if not response.is_success:
                 raise RequestError(
                     f"The backend cannot load model {adapter.id} ({said[:200]}); {HOW_TO_START}",
                     status=503,
