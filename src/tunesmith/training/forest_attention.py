@@ -200,6 +200,7 @@ class _ForestAttention(torch.autograd.Function):
         key, value = stretch.whole(key, value)
         output = query.new_empty(tokens, heads, value.shape[-1])
         kept: list[Tensor | None] = []
+        kept_keys = kept_keys if any(ctx.needs_input_grad) else 0
         for queries, keys in stretch.blocks(BLOCK_QUERIES):
             weights = _weights(query, key, queries, keys, scale)  # (groups, heads in group * queries, keys)
             kept.append(weights if weights.shape[-1] <= kept_keys else None)
