@@ -1,8 +1,8 @@
 """One optimizer step of any method on made-up rows: the engine itself, for those who ask what a step holds.
 
 `memory_trace` runs it on fake tensors and `benchmarks.memory` on real ones, so both see what training does, whatever
-the engine comes to do. Rows are padded side by side, as on a GPU; the forest that a CPU gets holds
-no padding, but the attention weights of short blocks.
+the engine comes to do. Rows are padded side by side, as on a GPU; the forest that a CPU gets holds no padding, but the
+attention weights of short blocks.
 """
 
 from collections.abc import Callable, Sequence
