@@ -84,6 +84,8 @@ def _written(row: Conversation, method: Method, notes: Counter[str]) -> dict[str
     """The row's object; what the provider's format has no place for is counted in `notes`."""
     if any(message.thinking for message in (*row.messages, *row.rejected)):
         notes["reasoning left out, which the format does not carry"] += 1
+    if any(message.extra for message in (*row.messages, *row.rejected)):
+        notes["fields of messages left out that the format does not have"] += 1
     if method == "dpo":
         asked: dict[str, Any] = {"messages": openai.write_messages(_plain(row.prompt))}
         if row.tools:
@@ -100,4 +102,4 @@ def _written(row: Conversation, method: Method, notes: Counter[str]) -> dict[str
 
 
 def _plain(messages: Sequence[Message]) -> tuple[Message, ...]:
-    return tuple(msgspec.structs.replace(message, thinking=None) for message in messages)
+    return tuple(msgspec.structs.replace(message, thinking=None, extra=None) for message in messages)

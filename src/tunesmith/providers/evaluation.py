@@ -90,7 +90,8 @@ def evaluate_hosted(run: RunFolder, data: str | None = None, options: Options | 
 
 def _ask(place: Provider, model: str, rows: Sequence[Conversation], max_tokens: int) -> list[str]:
     def reply(row: Conversation) -> str:
-        turns: Turns = write_messages([msgspec.structs.replace(m, weight=None, thinking=None) for m in row.prompt])
+        asked = [msgspec.structs.replace(turn, weight=None, thinking=None, extra=None) for turn in row.prompt]
+        turns: Turns = write_messages(asked)  # OpenAI refuses a field that it does not know
         return place.complete(model, turns, max_tokens=max_tokens)
 
     with ThreadPoolExecutor(CONCURRENT) as pool:
