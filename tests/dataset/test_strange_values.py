@@ -38,3 +38,11 @@ def test_a_parquet_file_whose_column_name_is_no_text_is_damaged(tmp_path: Path) 
     pq.write_table(pa.table({"prompt": ["a"], "completion_": ["b"]}), path)
     path.write_bytes(path.read_bytes().replace(b"completion_", b"completion\x81"))
     assert all(isinstance(row, BrokenRow | Conversation) for row in read(path))
+
+
+def test_arguments_that_hold_bytes_in_parquet_are_text(tmp_path: Path) -> None:
+    calls = [{"function": {"name": "f", "arguments": {"data": b"abc"}}}]
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+    pq.write_table(pa.Table.from_pylist([{"messages": messages}]), tmp_path / "rows.parquet")
+    [row] = load(tmp_path / "rows.parquet")
+    assert "abc" in json.loads(row.messages[1].tool_calls[0].arguments)["data"]

@@ -6,7 +6,6 @@ Reference: https://docs.anthropic.com/en/api/messages. A row that has neither a 
 in OpenAI's format and reads the same.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -136,7 +135,7 @@ def _read_message(message: dict[str, Any], path: Path, problems: Problems) -> li
             case "redacted_thinking", "assistant":
                 _keep(others, {"redacted_thinking": fields.text(block, "data", where, problems)}, frozenset())
             case "tool_use", "assistant":
-                arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
+                arguments = fields.json_text(block.get("input", {}))
                 identity = fields.optional_text(block, "id", where, problems)
                 calls.append(ToolCall(fields.text(block, "name", where, problems), arguments, identity))
                 _keep(others, block, CALL_FIELDS)

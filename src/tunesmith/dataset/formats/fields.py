@@ -47,6 +47,11 @@ def describe(value: Any) -> str:
             return "an object" if value else "an empty object"
 
 
+def json_text(value: Any) -> str:
+    """`value` as JSON text; what Parquet holds and JSON does not (bytes, times) as the text of it."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def text(fields: Mapping[str, Any], key: str, path: Path, problems: Problems) -> str:
     """The string at `key`."""
     value = fields.get(key)

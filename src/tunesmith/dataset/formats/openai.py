@@ -6,7 +6,6 @@ Reference: https://platform.openai.com/docs/guides/fine-tuning and the chat comp
 `thinking`) on an assistant message is what Hugging Face's chat templates read.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -162,7 +161,7 @@ def _read_tool_calls(message: dict[str, Any], path: Path, problems: Problems) ->
             where = (*where, "function")
         arguments = function.get("arguments", "{}")
         if not isinstance(arguments, str):  # templates write them as objects
-            arguments = json.dumps(arguments, ensure_ascii=False)
+            arguments = fields.json_text(arguments)
         identity = fields.optional_text(call, "id", (*path, "tool_calls", index), problems)
         calls.append(ToolCall(fields.text(function, "name", where, problems), arguments, identity))
     return tuple(calls)

@@ -144,6 +144,6 @@ def _read_calls(value: str, path: Path, problems: Problems) -> tuple[ToolCall, .
             return ()
         arguments = call.get("arguments", {})
         if not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
+            arguments = fields.json_text(arguments)
         calls.append(ToolCall(call["name"], arguments))
     return tuple(calls)
