@@ -43,6 +43,10 @@ def test_a_parquet_file_whose_column_name_is_no_text_is_damaged(tmp_path: Path) 
 def test_arguments_that_hold_bytes_in_parquet_are_text(tmp_path: Path) -> None:
     calls = [{"function": {"name": "f", "arguments": {"data": b"abc"}}}]
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": calls}]
-    pq.write_table(pa.Table.from_pylist([{"messages": messages}]), tmp_path / "rows.parquet")
-    [row] = load(tmp_path / "rows.parquet")
-    assert "abc" in json.loads(row.messages[1].tool_calls[0].arguments)["data"]
+    pq.write_table(
+        pa.Table.from_pylist([{"messages": messages, "tools": [{"name": "f", "icon": b"abc"}]}]),
+        tmp_path / "rows.parquet",
+    )
+    [read_back] = load(tmp_path / "rows.parquet")
+    convert(tmp_path / "rows.parquet", tmp_path / "rows.jsonl", to="sharegpt", lossy=True)
+    assert "abc" in json.loads(read_back.messages[1].tool_calls[0].arguments)["data"]

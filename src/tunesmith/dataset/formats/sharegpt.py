@@ -100,7 +100,7 @@ def write(row: Conversation) -> dict[str, Any]:
         turns[-1] |= fields.other_fields(message, TURN_FIELDS)
     written: dict[str, Any] = {"conversations": turns}
     if row.tools:
-        written["tools"] = json.dumps(row.tools, ensure_ascii=False)
+        written["tools"] = fields.json_text(row.tools)
     return written
 
 
