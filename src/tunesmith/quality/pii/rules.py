@@ -305,12 +305,24 @@ NUMBERS = (
 )
 """The kinds made of at least six digits close together, or of four between capitals."""
 
+
+def _backwards(words: str) -> str:
+    """An alternation of `words`, each spelled from its end."""
+    return "|".join(word[::-1] for word in words.split())
+
+
+NAMERS = (
+    "order invoice tracking ticket ref reference sku serial version release firmware section chapter build commit part"
+    " model isbn ean gtin upc barcode zip case item product transaction shipment lot ein parcel booking confirmation"
+    " batch timestamp v"
+)
+"""What numbers that name things are called."""
+
 REFERENCE = re.compile(
-    r"(?:\bref\.?|(?:order|invoice|tracking|ticket|ref(?:erence)?|sku|serial|version|release|firmware|section"
-    r"|chapter|build|commit|part|model|isbn|ean|gtin|upc|barcode|zip|case|item|product|transaction|shipment|lot|ein|parcel"
-    r"|booking|confirmation|batch|timestamp|(?P<id>id)|v)\b)[\s#:=\"'(-]*"
-    r"(?:(?:no|num|number|id|code|is|was|nr)\b[\s#:.=\"'(-]*){0,2}$",
+    rf"(?:[\s#:.=\"'(-]*\b(?:{_backwards('no num number id code is was nr')})){{0,2}}"
+    rf"[\s#:=\"'(-]*(?:\.?fer\b|\b(?:{_backwards(NAMERS)}|(?P<id>di)))",
     re.IGNORECASE,
 )
-"""What stands right before a number that names a thing, not a person."""
+"""What stands right before a number that names a thing, not a person: matched on the text before it, backwards."""
+
 REFERENCE_REACH = 40

@@ -274,7 +274,7 @@ def _last_separator(value: str) -> int:
 
 
 def _is_reference(rule: Rule, text: str, start: int) -> bool:
-    match = rules.REFERENCE.search(text, max(start - rules.REFERENCE_REACH, 0), start)
+    match = rules.REFERENCE.match(text[max(start - rules.REFERENCE_REACH, 0) : start][::-1])
     return match is not None and not (rule.is_id and match["id"])
 
 
