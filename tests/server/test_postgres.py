@@ -51,7 +51,10 @@ def test_the_store_works_the_same(postgres: str, tmp_path: Path) -> None:
     for _ in range(2):
         store.add_event(job.id, "Started", once="started")
         store.add_model("alice", "ft:x", base="embedded", job=job.id)
-    assert [event.message for event in store.events(job.id)] == ["Started"]
+    created, *_, last = [event.message for event in store.events(job.id)]
+    assert created == f"Created fine-tuning job: {job.id}"
+    assert last == "Started"
+    assert [event.message for event in store.events(job.id)].count("Started") == 1
     assert store.move_job(job.id, "queued")
     assert not store.move_job(job.id, "succeeded")
     assert [one.id for one in store.list_jobs("alice", after=None, limit=1, metadata={"team": "a"}).items] == [job.id]
