@@ -150,10 +150,7 @@ def end_tokens(model: str) -> dict[str, int]:
     from tunesmith.evaluation.generate import end_tokens as ends_of
     from tunesmith.models.load import load_tokenizer
 
-    class NoConfig:
-        generation_config = None
-
-    return {str(token): -100 for token in ends_of(NoConfig(), load_tokenizer(model))}  # type: ignore[arg-type]
+    return {str(token): -100 for token in ends_of(None, load_tokenizer(model))}
 
 
 def wait_for(url: str) -> None:
