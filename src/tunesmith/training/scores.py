@@ -5,6 +5,7 @@ ends a reply; here the row's length says where it is. Nothing else of the model'
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,7 +49,9 @@ class Scores:
         scores: dict[int, float] = {}
         device = self._model.device
         for batch, found in self._budget.passes(
-            rows, micro_batches, lambda batch: self.of(batch.input_ids.to(device), batch.examples).tolist()
+            rows,
+            partial(micro_batches, device=device),
+            lambda batch: self.of(batch.input_ids.to(device), batch.examples).tolist(),
         ):
             scores |= {id(row): score for row, score in zip(batch.examples, found, strict=True)}
         return [scores[id(row)] for row in rows]

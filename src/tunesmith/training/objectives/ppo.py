@@ -9,6 +9,7 @@ there is no second model to hold.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,7 +117,7 @@ class Ppo:
         self._model.eval()
         device = self._token_loss.device
         for batch, (logps, values) in self._token_loss.budget.passes(
-            indexed, micro_batches, lambda batch: self._logps_and_values(batch.to(device))
+            indexed, partial(micro_batches, device=device), lambda batch: self._logps_and_values(batch.to(device))
         ):
             counts = [example.rollout.tokens for example in batch.examples]
             parts = zip(batch.examples, torch.split(logps, counts), torch.split(values, counts), strict=True)
