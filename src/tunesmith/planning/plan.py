@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tunesmith.dataset.conversation import Conversation
+from tunesmith.dataset.lengths import MICRO_BATCH_TOKENS
 from tunesmith.errors import SpecError
 from tunesmith.planning.cost import SELF_HOSTED, Cost, costs, load_prices
 from tunesmith.planning.data_facts import DataFacts, measure
@@ -53,9 +54,6 @@ SHARDED_BASES: tuple[Method, ...] = ("lora", "dpo")
 
 MOST_GPUS = 1024
 """That a plan is made for, and that are looked through for the fewest that hold a model."""
-
-MICRO_BATCH_TOKENS = 4096
-"""Padded tokens that the engine runs through the model at once."""
 
 
 class MethodPlan(Struct, frozen=True):

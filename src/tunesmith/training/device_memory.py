@@ -14,7 +14,7 @@ import torch
 
 from tunesmith.errors import ModelError
 from tunesmith.planning.memory import estimate, usable_bytes
-from tunesmith.planning.shapes import load_shape
+from tunesmith.planning.shapes import ModelShape, load_shape
 from tunesmith.planning.workload import Method, Workload
 from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec
 from tunesmith.training import ranks
@@ -35,15 +35,17 @@ def wants_checkpointing(
     if spec.training.activation_checkpointing != "auto" or spec.adapter.kind == "prefix":
         return spec.training.activation_checkpointing == "on"
     room = device_bytes(device) if available is None else available
-    work = _work(spec, longest, device=device, bf16=bf16)
-    without = _needed(spec, work)
-    if without is None or without <= room:
+    shape, work = _shape(spec), _work(spec, longest, device=device, bf16=bf16)
+    if shape is None:
         return False
+    without = estimate(shape, _method(spec), work).total
+    if without <= room:
+        return False
+    with_it = estimate(shape, _method(spec), msgspec.structs.replace(work, checkpointing=True)).total
     log.warning(
         "an example of %s tokens needs about %.1f GiB, and %s has %.1f: activations are computed again in the "
         "backward pass (about %.1f GiB), which changes no result",
-        f"{_longest_row(longest):,}", without / 2**30, device, room / 2**30,
-        (_needed(spec, msgspec.structs.replace(work, checkpointing=True)) or 0) / 2**30,
+        f"{_longest_row(longest):,}", without / 2**30, device, room / 2**30, with_it / 2**30,
     )  # fmt: skip
     return True
 
@@ -64,11 +66,13 @@ def micro_batch_tokens(
     if device.type == "cpu" or wants_sharding(spec):  # a sharded step that does not fit cannot be made again, smaller
         return MICRO_BATCH_TOKENS
     room = device_bytes(device) if available is None else available
-    work = _work(spec, longest, device=device, bf16=bf16)
+    shape, work = _shape(spec), _work(spec, longest, device=device, bf16=bf16)
+    if shape is None:
+        return MICRO_BATCH_TOKENS
     for tokens in GPU_TOKENS:
         rows = max(1, tokens // work.length)
-        needed = _needed(spec, msgspec.structs.replace(work, rows=rows, checkpointing=checkpointing))
-        if needed is not None and needed <= room:
+        tried = msgspec.structs.replace(work, rows=rows, checkpointing=checkpointing)
+        if estimate(shape, _method(spec), tried).total <= room:
             return tokens
     return MICRO_BATCH_TOKENS
 
@@ -88,13 +92,12 @@ def _work(spec: RunSpec, longest: Example, *, device: torch.device, bf16: bool) 
     )
 
 
-def _needed(spec: RunSpec, work: Workload) -> int | None:
-    """Bytes by the memory plan; None for an architecture that it cannot count."""
+def _shape(spec: RunSpec) -> ModelShape | None:
+    """What the memory plan counts by; None for an architecture that it does not know."""
     try:
-        shape = load_shape(spec.model)
+        return load_shape(spec.model)
     except ModelError:
         return None
-    return estimate(shape, _method(spec), work).total
 
 
 def _longest_row(example: Example) -> int:

@@ -18,7 +18,7 @@ from transformers.activations import SiLUActivation
 
 from tunesmith.training.fast_lora import project
 from tunesmith.training.forest_attention import forest_attention, in_forest
-from tunesmith.training.fused import fused, rms_norm, rotate, swiglu
+from tunesmith.training.fused import compiled, rms_norm, rotate, swiglu
 from tunesmith.training.sharding import is_sharded
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
@@ -52,7 +52,7 @@ def _is_last(layer: Any) -> bool:
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
     if hidden_states.is_cuda:
-        return fused(rms_norm)(hidden_states, module.weight, module.variance_epsilon)
+        return compiled(rms_norm)(hidden_states, module.weight, module.variance_epsilon)
     normed: Tensor = _RmsNorm.apply(hidden_states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return normed
 
@@ -62,7 +62,7 @@ def _feed_forward(module: Any, x: Tensor) -> Tensor:
     if type(module.act_fn) is not SiLUActivation:
         product = module.act_fn(gate) * up
     elif gate.is_cuda:
-        product = fused(swiglu)(gate, up)
+        product = compiled(swiglu)(gate, up)
     else:
         product = _SwiGlu.apply(gate, up)  # type: ignore[no-untyped-call]
     output: Tensor = module.down_proj(product)
@@ -79,7 +79,7 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
     query, key, value = (x.view(heads) for x in project(hidden, (module.q_proj, module.k_proj, module.v_proj)))
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    turn: Any = fused(rotate) if hidden.is_cuda else _Rotary.apply
+    turn: Any = compiled(rotate) if hidden.is_cuda else _Rotary.apply
     query, key = (turn(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (1, heads, tokens, width) each
     mask, stretch = kwargs.get("attention_mask"), kwargs.get("stretch")

@@ -5,14 +5,12 @@ segment, which is one run of the flat sequence: `kv <= q < end of kv's subtree` 
 are empty, full or mixed follows from the ends alone, so making the mask costs nothing beside a layer.
 """
 
-import functools
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex_attention
 
+from tunesmith.training.fused import compiled
 from tunesmith.training.shared_prefix import Forest
 
 BLOCK = 128
@@ -43,15 +41,9 @@ def forest_mask(forest: Forest, device: torch.device) -> BlockMask:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: float) -> Tensor:
     """softmax(scale · q kᵀ) v where `mask` allows; (1, heads, tokens, width), with fewer heads in `key` and `value`."""
-    result: Tensor = _compiled()(
+    return compiled(flex_attention)(
         query, key, value, block_mask=mask, scale=scale, enable_gqa=True, kernel_options=KERNEL
     )
-    return result
-
-
-@functools.cache
-def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ There these expressions wait for memory, and run as five to ten kernels when tor
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
@@ -13,9 +14,9 @@ from torch import Tensor
 
 
 @functools.cache
-def fused(expression: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`expression`, one of those below, compiled when it is first called, for any number of tokens at once."""
-    return torch.compile(expression, dynamic=True)
+def compiled(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """`function`, one of those below or attention, compiled when it is first called, for any number of tokens."""
+    return torch.compile(function, dynamic=True)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -124,11 +124,20 @@ _PHONE_GROUPS = r"\d{1,15}+(?:(?:[ .\-/]{1,2}\(?|\(|(?<=\)))\d{1,10}+\)?){0,6}(?
 _EXTENSION = re.compile(r",?\s?(?i:ext(?:ension|n)?|x|poste|durchwahl)\.?\s?\d{1,6}\b")
 
 
-def _spoken(words: tuple[str, ...], between: str, digits: int) -> re.Pattern[str]:
+def _spoken_phone(words: tuple[str, ...], between: str, digits: int) -> Rule:
     """A number of at least so many digits after one of `words`, and what may stand between them."""
     word = "|".join(words)
-    return re.compile(
-        rf"\b(?i:{word})\b{between}(?P<value>\(?\d(?:[ .()/-]{{0,3}}\d){{{digits - 1},15}})(?:(?!\w)|(?=x\d))"
+    return Rule(
+        "PHONE",
+        re.compile(
+            rf"\b(?i:{word})\b{between}(?P<value>\(?\d(?:[ .()/-]{{0,3}}\d){{{digits - 1},15}})(?:(?!\w)|(?=x\d))"
+        ),
+        _is_spoken_phone,
+        words=words,
+        digits=digits,
+        shorten=True,
+        personal=False,
+        tail=_EXTENSION,
     )
 
 
@@ -274,26 +283,8 @@ NUMBERS = (
         personal=False,
         tail=_EXTENSION,
     ),
-    Rule(
-        "PHONE",
-        _spoken(_REACHING_WORDS, r"(?:(?!(?<=\w\w\w\w)[.!?] )[^\d\n]){0,24}?(?<![\w+])", 9),
-        _is_spoken_phone,
-        words=_REACHING_WORDS,
-        digits=9,
-        shorten=True,
-        personal=False,
-        tail=_EXTENSION,
-    ),
-    Rule(
-        "PHONE",
-        _spoken(_PHONE_WORDS, rf"(?:[^\d\n.!?]{{0,16}} (?i:{_LEADING}))?\W{{1,3}}(?<!\+)", 7),
-        _is_spoken_phone,
-        words=_PHONE_WORDS,
-        digits=7,
-        shorten=True,
-        personal=False,
-        tail=_EXTENSION,
-    ),
+    _spoken_phone(_REACHING_WORDS, r"(?:(?!(?<=\w\w\w\w)[.!?] )[^\d\n]){0,24}?(?<![\w+])", 9),
+    _spoken_phone(_PHONE_WORDS, rf"(?:[^\d\n.!?]{{0,16}} (?i:{_LEADING}))?\W{{1,3}}(?<!\+)", 7),
     Rule(
         "PHONE",
         re.compile(r"(?<![\w.,+\[-])[2-9]\d\d \d{3} \d{4}(?![\w,.-]\d| \d)"),
