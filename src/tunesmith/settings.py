@@ -1,8 +1,9 @@
-"""Process-wide settings from environment variables, read here and nowhere else."""
+"""Process-wide settings from environment variables, read here and nowhere else; and the form of a server's address."""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,12 @@ def first_process() -> bool:
 def api_key(variable: str) -> str | None:
     """The API key in the environment variable `variable`; it is read when it is needed and never kept."""
     return os.environ.get(variable, "").strip() or None
+
+
+def http_url(text: str) -> SplitResult | None:
+    """`text` taken apart, if it is the URL of a server."""
+    try:
+        url = urlsplit(text)
+    except ValueError:  # brackets around what is no address
+        return None
+    return url if url.scheme in ("http", "https") and url.hostname else None

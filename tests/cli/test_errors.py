@@ -75,6 +75,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, verb: str) -> None:
     assert_refused(tunesmith(verb, "nothing", cwd=tmp_path), "nothing")
 
 
+@pytest.mark.parametrize("option", ["--backend", "--grader-url"])
+@pytest.mark.parametrize("url", ["localhost:8001", "http://", "http://[::1/v1"])
+def test_a_server_s_address_that_is_none_is_refused(tmp_path: Path, option: str, url: str) -> None:
+    assert_refused(tunesmith("serve", "--port", "0", option, url, cwd=tmp_path), f"{option} {url}", "such as http://")
+    assert not (tmp_path / "tunesmith-data").exists()
+
+
 def test_an_unknown_verb_is_refused(tmp_path: Path) -> None:
     done = tunesmith("trian", cwd=tmp_path)
     assert done.returncode == 2

@@ -8,6 +8,7 @@ import click
 
 from tunesmith.errors import MissingDependencyError, SpecError
 from tunesmith.server.settings import REQUESTS_PER_MINUTE, ServerSettings, database_url
+from tunesmith.settings import http_url
 
 DATA_DIR = "tunesmith-data"
 
@@ -96,12 +97,18 @@ def command(
         concurrent_jobs=concurrent_jobs,
         requests_per_minute=rate_limit,
         python_graders=python_graders,
-        grader_url=grader_url,
-        backend=backend,
+        grader_url=_server("--grader-url", grader_url),
+        backend=_server("--backend", backend),
     )
     if not loopback:
         click.echo(f"warning: {host} can be reached from outside; put a proxy with TLS in front of it", err=True)
     serve(settings)
+
+
+def _server(option: str, url: str | None) -> str | None:
+    if url is not None and http_url(url) is None:
+        raise SpecError(f"{option} {url}: give the URL of a server, such as http://127.0.0.1:8001/v1")
+    return url
 
 
 def _runs_folder(runs: str | None, *, loopback: bool) -> Path | None:
