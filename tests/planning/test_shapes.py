@@ -2,10 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunesmith.errors import ModelError
+from tunesmith.models.adapters import attach, count_parameters
 from tunesmith.planning.meta_shape import shape_by_building
 from tunesmith.planning.shapes import FAMILIES, known_models, load_shape, shape_of
+from tunesmith.spec import AdapterSpec
 
 PUBLISHED = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
@@ -91,6 +95,16 @@ def test_an_architecture_without_a_formula_is_built_and_counted() -> None:
     shape = shape_of(config | {"intermediate_size": 128, "vocab_size": 300}, "pythia")
     assert shape.linear_layers == 2 * 4
     assert shape.parameters > 2 * 300 * 64
+
+
+def test_matrices_that_are_stored_the_other_way_round_are_linear_layers_too() -> None:
+    config = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 300}
+    shape = shape_of(config, "gpt2")
+    assert shape.linear_layers == 2 * 4
+    assert shape.linear_weights == 2 * 12 * 64 * 64
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    assert shape.lora_parameters(4) == count_parameters(attach(model, AdapterSpec(r=4))).trainable
 
 
 def test_a_model_folder_is_read_from_its_config(tmp_path: Path) -> None:

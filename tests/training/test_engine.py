@@ -55,6 +55,15 @@ def test_the_step_loss_is_the_mean_over_its_supervised_tokens() -> None:
     assert outcome.tokens == sum(len(row.tokens) for row in rows)
 
 
+def test_an_adapter_on_the_head_learns_what_peft_computes() -> None:
+    rows = make_rows(8)
+    model = attach(make_model(), AdapterSpec(targets=["q_proj", "lm_head"], init="gaussian"))
+    expected = reference_loss(model, rows).item()
+    engine = make_engine(model)
+    assert engine.step(rows, step=0, learning_rate=0.1).loss == pytest.approx(expected, abs=1e-5)
+    assert all(value.any() for name, value in model.named_parameters() if "lm_head.lora_B" in name)
+
+
 def test_validation_is_the_same_loss_without_dropout() -> None:
     rows = make_rows(8)
     model = attach(make_model(), AdapterSpec(dropout=0.9))
@@ -141,11 +150,12 @@ def test_a_row_that_fits_nowhere_is_an_error_that_says_what_to_change() -> None:
         engine.step(make_rows(2), step=0, learning_rate=1e-3)
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_the_parameters_that_decay_are_those_of_transformers_trainer(architecture: str) -> None:
-    model = make_model(architecture)
+def test_the_parameters_that_decay_are_those_of_transformers_trainer(architecture: str, dora: bool) -> None:
+    model = attach(make_model(architecture), AdapterSpec(dora=True)) if dora else make_model(architecture)
     optimizer = make_optimizer(model, weight_decay=0.1)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     expected = set(Trainer.get_decay_parameter_names(None, model))
     for name, parameter in model.named_parameters():
-        assert (id(parameter) in decayed) == (name in expected), name
+        assert (id(parameter) in decayed) == (name in expected and parameter.requires_grad), name

@@ -28,6 +28,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from tunesmith.errors import ModelError, SpecError
 from tunesmith.models.quiet import quiet
@@ -125,7 +126,7 @@ def _peft_config(model: PreTrainedModel, spec: AdapterSpec) -> PeftConfig:
 
 def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
     linear = sorted(
-        {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     )
     names = [name for name, _ in model.named_modules()]
     for target in targets:

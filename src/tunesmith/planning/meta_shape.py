@@ -15,6 +15,7 @@ def shape_by_building(config: dict[str, Any], name: str) -> ModelShape:
     import torch
     from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
 
     try:
         settings = AutoConfig.for_model(**config)
@@ -26,6 +27,7 @@ def shape_by_building(config: dict[str, Any], name: str) -> ModelShape:
 
     head = model.get_output_embeddings()
     linear = [module.weight.shape for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    linear += [module.weight.shape[::-1] for module in model.modules() if isinstance(module, Conv1D)]
     text = settings.get_text_config()
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads

@@ -7,6 +7,7 @@ Everything random in a step (dropout, rollouts) comes from (seed, step), so a re
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -40,6 +41,9 @@ EXPLODED = 1e4
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 """The defaults of torch and of transformers' Trainer."""
+
+_UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(^|\.)norm(\.|$)|_norm(\.|$)")
+"""Parameters whose names say that they are a bias or a norm's; the patterns are those of transformers' Trainer."""
 
 
 @dataclass(frozen=True)
@@ -260,12 +264,17 @@ def _mean(values: Sequence[float]) -> float:
 def make_optimizer(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) over the parameters that learn.
 
-    Matrices decay; norms and biases do not, as in transformers' Trainer. The loop sets the learning rate.
+    All decay but norms and biases, as in transformers' Trainer. The loop sets the learning rate.
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norms = {weight for module in model.modules() if isinstance(module, nn.LayerNorm) for weight in module.parameters()}
+    decays = {
+        parameter: parameter not in norms and not _UNDECAYED.search(name.lower())
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     groups = [
-        {"params": [parameter for parameter in learning if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in learning if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": [parameter for parameter, own in decays.items() if own], "weight_decay": weight_decay},
+        {"params": [parameter for parameter, own in decays.items() if not own], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=0.0, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True

@@ -88,7 +88,8 @@ class _LoraLinears(torch.autograd.Function):
                 for weight, bias, part, up in zip(weights, biases, _parts(image, ups), ups, strict=True)
             ]
         ctx.save_for_backward(rows, image, down, *weights, *ups)
-        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
+        # Not -1: the head of a model is given no tokens when only its losses are asked for.
+        return tuple(output.view(*x.shape[:-1], output.shape[-1]) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
