@@ -295,10 +295,6 @@ class RunSpec(_Section):
             return f"adapter.kind {self.adapter.kind} (only with full and lora)"
         if self.adapter.rewrites_base:
             return f"adapter.init {self.adapter.init} (it splits whole weights)"
-        if isinstance(self.objective, GrpoSpec | PpoSpec | RlhfSpec):
-            return f"objective.kind {self.objective.kind} (replies end anywhere, and processes must compute in step)"
-        if isinstance(self.objective, DpoSpec) and self.objective.loss_type == "kto":
-            return "loss_type kto (its drift is measured on own rows, and processes must compute in step)"
         return None
 
 

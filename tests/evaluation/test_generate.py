@@ -1,4 +1,4 @@
-"""Batched greedy generation says what the model says alone."""
+"""Batched generation says what the model says alone, and samples what is likely as often as it is likely."""
 
 import copy
 import warnings
@@ -21,7 +21,7 @@ from transformers import (
 
 from tunesmith.errors import ModelError
 from tunesmith.evaluation import generate as module
-from tunesmith.evaluation.generate import end_tokens, generate
+from tunesmith.evaluation.generate import end_tokens, generate, reply_seeds, sample
 from tunesmith.models.generation import continue_tokens
 
 
@@ -119,6 +119,41 @@ def test_sampling_settings_of_the_model_are_not_applied(
     assert generate(model, tokenizer, prompts, max_new_tokens=8) == greedy
 
 
+def test_a_sampled_reply_is_that_of_its_seed_in_any_batch(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, seeds = some_prompts(9), reply_seeds(3, 9)
+    together = sample(model, tokenizer, prompts, seeds=seeds, max_new_tokens=8)
+    few = sample(model, tokenizer, prompts[4:7], seeds=seeds[4:7], max_new_tokens=8)
+    assert few == together[4:7]
+    monkeypatch.setattr(module, "BATCH_ROWS", 1)
+    assert sample(model, tokenizer, prompts, seeds=seeds, max_new_tokens=8) == together
+    assert sample(model, tokenizer, prompts, seeds=reply_seeds(4, 9), max_new_tokens=8) != together
+    assert reply_seeds(3, 12)[:9] == seeds
+    assert len(set(reply_seeds(3, 1000))) == 1000
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_tokens_are_drawn_as_often_as_they_are_likely(
+    top_p: float, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    draws, temperature, prompt = 4000, 1.3, some_prompts(1)[0]
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor([prompt])).logits[0, -1] / temperature, 0)
+    likely = expected.sort(descending=True)
+    dropped = likely.indices[likely.values.cumsum(0) - likely.values >= top_p]
+    expected[dropped] = 0
+    expected /= expected.sum()
+    said = sample(
+        model, tokenizer, [prompt] * draws, seeds=reply_seeds(0, draws), max_new_tokens=1, temperature=temperature,
+        top_p=top_p,
+    )  # fmt: skip
+    found = np.bincount([tokens[0] for tokens in said], minlength=len(expected)) / draws
+    assert found[dropped].sum() == 0
+    errors = (found - expected.numpy()) / np.sqrt(expected.numpy().clip(1e-9) / draws)
+    assert np.abs(errors).max() < 4  # standard errors
+
+
 def test_no_prompts_give_no_replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     assert generate(model, tokenizer, [], max_new_tokens=8) == []
 
@@ -144,10 +179,10 @@ def test_soft_tokens_stand_before_each_prompt_of_a_batch_unless_they_are_off(
 def test_replies_that_do_not_fit_into_memory_together_are_made_in_halves(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(model: Any, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def small(model: Any, input_ids: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         if len(input_ids) > rows:
             raise torch.OutOfMemoryError
-        return continue_tokens(model, input_ids, *rest)
+        return continue_tokens(model, input_ids, *rest, **options)
 
     prompts = some_prompts(7)
     expected = generate(model, tokenizer, prompts, max_new_tokens=4)

@@ -43,10 +43,10 @@ def self_replies(
     model: "Model", tokenizer: "PreTrainedTokenizerBase", renderer: "Renderer", prompts: Sequence[Conversation]
 ) -> list[Scored]:
     """What `model` says to `prompts`, as rows to be scored."""
-    from tunesmith.evaluation.generate import sample
+    from tunesmith.evaluation.generate import reply_seeds, sample
 
     asked = [renderer.prompt(prompt) for prompt in prompts]
-    said = sample(model, tokenizer, asked, max_new_tokens=REPLY_TOKENS)
+    said = sample(model, tokenizer, asked, seeds=reply_seeds(0, len(asked)), max_new_tokens=REPLY_TOKENS)
     return [
         Scored(
             np.array([*prompt, *reply], dtype=np.int32),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.evaluation.losses import RowLosses, TrainableRow
     from tunesmith.models.load import Model
 
-SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+TEMPERATURE, TOP_P = 0.8, 0.95
 """For several replies to one prompt: what pass@k is usually measured with (Chen et al. 2021, section 3)."""
 
 _T = TypeVar("_T")
@@ -156,14 +156,22 @@ class _Session:
 
     def _sampled(self, model: "Model", rows: Sequence[Conversation]) -> list[list[str]]:
         """`samples` sampled replies to each row; none when one greedy reply is all that is asked for."""
-        from tunesmith.evaluation.generate import sample
+        from tunesmith.evaluation.generate import reply_seeds, sample
 
         if self.ask.samples == 1:
             return []
         prompts = [self.renderer.prompt(row) for row in rows]
         drawn = [
-            sample(model, self.tokenizer, prompts, max_new_tokens=self.ask.reply_tokens, seed=seed, **SAMPLING)
-            for seed in range(self.ask.samples)
+            sample(
+                model,
+                self.tokenizer,
+                prompts,
+                seeds=reply_seeds(draw, len(prompts)),
+                max_new_tokens=self.ask.reply_tokens,
+                temperature=TEMPERATURE,
+                top_p=TOP_P,
+            )
+            for draw in range(self.ask.samples)
         ]
         texts = [[str(self.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in draw] for draw in drawn]
         return [list(replies) for replies in zip(*texts, strict=True)]

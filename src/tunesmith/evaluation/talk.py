@@ -100,9 +100,8 @@ class Chat:
         input_ids = torch.tensor([prompt], device=model.device)  # (1, tokens)
         with torch.inference_mode():
             streamer = _streamer(self._tokenizer, on_text)
-            said: list[int] = continue_tokens(model, input_ids, torch.ones_like(input_ids), settings, streamer)[
-                0
-            ].tolist()
+            tokens = continue_tokens(model, input_ids, torch.ones_like(input_ids), settings, streamer=streamer)
+        said: list[int] = tokens[0].tolist()
         ended = bool(said) and said[-1] in ends
         text = str(self._tokenizer.decode(said[:-1] if ended else said, skip_special_tokens=True)).strip()
         return Reply(text, len(prompt), len(said), time.monotonic() - started, ended)

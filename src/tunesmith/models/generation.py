@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def continue_tokens(
-    model: "Model", input_ids: Tensor, mask: Tensor, settings: "GenerationConfig", streamer: Any = None
+    model: "Model", input_ids: Tensor, mask: Tensor, settings: "GenerationConfig", **options: Any
 ) -> Tensor:
     """What `model` says after `input_ids` (rows, tokens), of which it reads those in `mask`: (rows, new tokens).
 
-    A prompt or prefix adapter's tokens stand before them, unless the adapter is off.
+    A prompt or prefix adapter's tokens stand before them, unless the adapter is off. `options` are those of
+    transformers' `generate`.
     """
     from peft import PeftModel
 
@@ -39,7 +40,7 @@ def continue_tokens(
             else:  # tokens whose keys and values are in the cache are not read
                 given = {"input_ids": torch.cat((input_ids.new_zeros(rows, soft), input_ids), dim=1)}
                 given[cache_argument(called)] = start
-    output: Tensor = called.generate(**given, attention_mask=mask, generation_config=settings, streamer=streamer)
+    output: Tensor = called.generate(**given, attention_mask=mask, generation_config=settings, **options)
     # Of embeddings, generation returns only what it said itself.
     return output[:, given["input_ids"].shape[1] :] if "input_ids" in given else output
 

@@ -193,7 +193,7 @@ def rollout_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     rows = max(1, min(work.own_rollouts, SAMPLED_ROWS, SAMPLED_TOKENS // work.length))
     cache = rows * work.length * 2 * shape.kv_width * shape.layers * width
     prompts = rows * (work.length - round(work.length * work.supervised_share))
-    sampling = cache + max(prompts * layer, rows * shape.vocabulary * 12)  # the last logits, sorted out in fp32
+    sampling = cache + max(prompts * layer, rows * shape.vocabulary * 16)  # the last logits, drawn from in fp64
     read = msgspec.structs.replace(
         work, rows=max(1, min(work.own_rollouts, READ_TOKENS // work.length)), checkpointing=False
     )

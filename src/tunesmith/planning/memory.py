@@ -220,12 +220,13 @@ def _sharded_base(memory: Memory, shape: ModelShape, work: Workload) -> Memory:
     _, root, layer = _groups(shape, work)
     base, layers = shape.parameters * work.width, min(shape.layers, 2) * layer
     replicated = _replicated(memory)
+    rollouts = memory.update + root + layers if memory.update else 0  # they gather the base as a pass does
     return msgspec.structs.replace(
         replicated,
         weights=memory.weights - base + -(-base // work.ranks),
         activations=memory.activations + root,
         temporary=memory.temporary + layers,
-        update=max(replicated.update, 2 * root + layers),  # when a pass begins: the group beside its buffer
+        update=max(replicated.update, rollouts, 2 * root + layers),  # when a pass begins: the group beside its buffer
     )
 
 

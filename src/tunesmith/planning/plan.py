@@ -49,7 +49,7 @@ METHOD_NAMES: dict[str, str] = {
     "ppo": "RLHF, PPO (LoRA)",
 }
 
-SHARDED_BASES: tuple[Method, ...] = ("lora", "dpo")
+SHARDED_BASES: tuple[Method, ...] = ("lora", "dpo", "grpo", "ppo")
 """Adapters whose frozen base several GPUs can share (`training.sharding: fsdp`)."""
 
 MOST_GPUS = 1024

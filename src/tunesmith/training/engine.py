@@ -111,7 +111,7 @@ class Engine:
         """
         seed = _step_seed(self._seed, step)
         self._model.train()
-        with ranks.agreeing(), self._autocast():
+        with self._agreeing(), self._autocast():
             examples = self._objective.prepare(examples, seed)
         rows = [row for example in examples for row in example.rows]
         updates = []

@@ -183,7 +183,7 @@ def _replies_at_once() -> contextlib.AbstractContextManager[None]:
     pass adds the last token to it.
     """
 
-    def sampled(model: Any, _tokenizer: Any, prompts: Sequence[Any], *, max_new_tokens: int, seed: int) -> list[Any]:
+    def sampled(model: Any, _tokenizer: Any, prompts: Sequence[Any], *, max_new_tokens: int, **_: Any) -> list[Any]:
         for batch in generate.batches(prompts, max_new_tokens):
             prompt = torch.zeros(len(batch), len(prompts[0]), dtype=torch.long)  # (rows, tokens)
             with torch.inference_mode():

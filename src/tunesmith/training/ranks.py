@@ -9,7 +9,7 @@ nothing of this.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -81,13 +81,17 @@ def share(items: Sequence[T], size: Callable[[T], int]) -> Sequence[T]:
     return sorted(items, key=size)[index() :: count()]
 
 
-def each(items: Sequence[T], function: Callable[[Sequence[T]], Sequence[R]]) -> list[R]:
-    """What `function` makes of `items`, one for one and in order, every rank calling it on its own share of them."""
+def each(items: Sequence[T], function: Callable[[Sequence[T]], Sequence[R]], *, in_step: bool = False) -> list[R]:
+    """What `function` makes of `items`, one for one and in order, every rank calling it on its own share of them.
+
+    None is left without any, since ranks may compute `in_step`: with a model that is spread over them. One that fails
+    then leaves the others in the middle of a layer, and there is nothing to agree on.
+    """
     if count() == 1:
         return list(function(items))
-    own = items[index() :: count()]
-    with agreeing():
-        made = list(function(own)) if own else []
+    own = items[index() :: count()] or items[:1]
+    with nullcontext() if in_step else agreeing():
+        made = list(function(own))
     parts = gather(made)
     return [parts[place % count()][place // count()] for place in range(len(items))]
 

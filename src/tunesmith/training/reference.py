@@ -7,7 +7,6 @@ stale; hashing the weights costs about a second per gigabyte, of which ranks wit
 """
 
 import contextlib
-import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from tunesmith.training.data import TrainingData
 from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.forest_attention import use_forest_attention
 from tunesmith.training.preference import Judged, Pair
-from tunesmith.training.sharding import is_sharded, own_part
+from tunesmith.training.sharding import give_back, is_sharded, own_part
 from tunesmith.training.token_loss import TokenLoss, row_logps, token_logps
 
 if TYPE_CHECKING:
@@ -63,11 +62,11 @@ class Reference:
     """The reference of an online objective, asked about new replies at every step."""
 
     def __init__(self, model: "Model", adapter: AdapterSpec) -> None:
-        """`model` as training starts it; when all of it learns, a frozen copy is made."""
+        """`model` as training starts it; when all of it learns, a copy of its parameters (of a rank's part) is made."""
         self._adapter = adapter
         self._model = model
-        if not isinstance(model, PeftModel):
-            self._model = copy.deepcopy(model).requires_grad_(False)
+        learns = not isinstance(model, PeftModel)
+        self._start = [own_part(value.detach()).clone() for value in model.parameters()] if learns else []
         self._token_loss = TokenLoss(self._model)
 
     def token_logps(self, rows: Sequence[Row]) -> list[Tensor]:
@@ -75,10 +74,31 @@ class Reference:
         training = self._model.training
         self._model.eval()
         try:
-            with adapter_off(self._model, self._adapter):
+            with adapter_off(self._model, self._adapter), self._at_start():
                 return token_logps(self._token_loss, rows)
         finally:
             self._model.train(training)
+
+    @contextlib.contextmanager
+    def _at_start(self) -> Iterator[None]:
+        """The model with the parameters that training started from."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        if not self._start:
+            return
+        give_back(self._model)
+        for parameter, other in zip(self._model.parameters(), self._start, strict=True):
+            own = own_part(parameter.detach())
+            kept = own.clone()
+            own.copy_(other)
+            other.copy_(kept)
+        torch.clear_autocast_cache()  # it holds the parameters in bf16
 
 
 @torch.no_grad()
@@ -92,8 +112,8 @@ def reference_logps(model: "Model", adapter: AdapterSpec, rows: Sequence[Row], *
     autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
     try:
         with adapter_off(model, adapter), autocast:
-            asked = [*rows, *[rows[0]] * (ranks.count() - len(rows))]  # no rank is left without: they compute together
-            return torch.stack(ranks.each(asked, lambda own: list(row_logps(token_loss, own).cpu())))[: len(rows)]
+            logps = ranks.each(rows, lambda own: row_logps(token_loss, own).tolist(), in_step=is_sharded(model))
+            return torch.tensor(logps, dtype=torch.float64)
     finally:
         model.train(training)
 

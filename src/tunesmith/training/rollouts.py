@@ -2,24 +2,26 @@
 
 Replies are sampled at temperature 1, so they are draws from the very distribution whose gradient is taken; they are
 made in batches with a KV cache, and are the larger part of an online step's time. All randomness comes from the
-step's seed, so a resumed run makes the same replies.
+step's seed and a reply's place in the step, so a resumed run makes the same replies, and so does any number of ranks.
+A model that is spread over ranks stays so: they make their replies in step, a layer being gathered for each token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.evaluation.generate import sample
+from tunesmith.evaluation.generate import reply_seeds, sample
 from tunesmith.training import ranks
 from tunesmith.training.batches import Row
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
 from tunesmith.training.rewards import RewardSource
-from tunesmith.training.token_loss import TokenLoss, row_logps
+from tunesmith.training.sharding import is_sharded, outermost_gathered
+from tunesmith.training.token_loss import TokenLoss, row_logps, to_send
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,39 +61,54 @@ class Policy:
         self._reference = reference
         self._reward = reward
         self._max_completion_length = max_completion_length
+        self._in_step = is_sharded(model)
 
     def rollouts(self, prompts: Sequence[Prompt], seed: int, *, each: int = 1) -> list[Rollout]:
         """`each` replies to every prompt, those to one prompt together. Raises TrainingError without rewards.
 
-        Ranks reply to a share of the prompts each, and all get every reply.
+        Ranks reply to a share of the prompts each, and all get every reply. Those to one prompt are rewarded together.
         """
-        made = ranks.each(prompts, lambda own: self._reply(own, seed + ranks.index(), each))
-        device = self._model.device
-        return [replace(one, reference=one.reference.to(device)) for group in made for one in group]
-
-    def _reply(self, prompts: Sequence[Prompt], seed: int, each: int) -> list[list[Rollout]]:
-        asked = [prompt for prompt in prompts for _ in range(each)]
+        seeds = reply_seeds(seed, len(prompts) * each)
+        asked = [_Asked(prompt, seeds[place * each :][:each]) for place, prompt in enumerate(prompts)]
         training = self._model.training
         self._model.eval()
         try:
+            said = ranks.each(asked, self._reply, in_step=self._in_step)
+            answered = [_Answered(one.prompt, replies) for one, replies in zip(asked, said, strict=True)]
+            rewards = [reward for group in ranks.each(answered, self._score) for reward in group]
+            rows = [_row(one.prompt, reply) for one in answered for reply in one.replies]
+            reference = ranks.each(rows, self._known, in_step=self._in_step)
+        finally:
+            self._model.train(training)
+        device, longest = self._model.device, self._max_completion_length
+        return [
+            Rollout(row, reward, len(known) < longest, known.to(device))
+            for row, reward, known in zip(rows, rewards, reference, strict=True)
+        ]
+
+    def _reply(self, asked: Sequence["_Asked"]) -> list[list[list[int]]]:
+        """The tokens of the replies to each prompt."""
+        each = len(asked[0].seeds)
+        with outermost_gathered(self._model):
             replies = sample(
                 self._model,
                 self._tokenizer,
-                [prompt.tokens for prompt in asked],
+                [one.prompt.tokens for one in asked for _ in one.seeds],
+                seeds=[seed for one in asked for seed in one.seeds],
                 max_new_tokens=self._max_completion_length,
-                seed=seed,
+                most=(lambda batches: max(ranks.gather(batches))) if self._in_step else None,
             )
-            texts = [str(self._tokenizer.decode(reply, skip_special_tokens=True)).strip() for reply in replies]
-            rewards = self._reward.score([prompt.source for prompt in asked], texts)
-            rows = [_row(prompt, reply) for prompt, reply in zip(asked, replies, strict=True)]
-            reference = self._reference.token_logps(rows)
-        finally:
-            self._model.train(training)
-        made = [
-            Rollout(row, reward, len(reply) < self._max_completion_length, known.cpu())
-            for row, reply, reward, known in zip(rows, replies, rewards, reference, strict=True)
-        ]
-        return [made[start : start + each] for start in range(0, len(made), each)]
+        return [replies[start : start + each] for start in range(0, len(replies), each)]
+
+    def _score(self, answered: Sequence["_Answered"]) -> list[list[float]]:
+        each = len(answered[0].replies)
+        replies = [reply for one in answered for reply in one.replies]
+        texts = [str(self._tokenizer.decode(reply, skip_special_tokens=True)).strip() for reply in replies]
+        rewards = self._reward.score([one.prompt.source for one in answered for _ in one.replies], texts)
+        return [rewards[start : start + each] for start in range(0, len(rewards), each)]
+
+    def _known(self, rows: Sequence[Row]) -> list[Tensor]:
+        return to_send(self._reference.token_logps(rows))
 
     @torch.no_grad()
     def held_out(self, prompts: Sequence[Prompt], token_loss: TokenLoss) -> dict[str, float]:
@@ -101,8 +118,9 @@ class Policy:
         rises too is bought with quality.
         """
         rollouts = self.rollouts(prompts, seed=0)
-        logps = [float(value) for value in row_logps(token_loss, [rollout.row for rollout in rollouts])]
-        drift = sum(logps) - sum(float(rollout.reference.sum()) for rollout in rollouts)
+        drift = self._logps(token_loss, [rollout.row for rollout in rollouts]) - sum(
+            float(rollout.reference.sum()) for rollout in rollouts
+        )
         measures = {
             "reward": _mean([rollout.reward for rollout in rollouts]),
             "kl": drift / sum(rollout.tokens for rollout in rollouts),
@@ -111,8 +129,27 @@ class Policy:
         answers = [prompt.answer for prompt in prompts if prompt.answer is not None]
         if answers:
             tokens = sum(int(row.supervised[1:].sum()) for row in answers)
-            measures["answer_loss"] = -float(row_logps(token_loss, answers).sum()) / tokens
+            measures["answer_loss"] = -self._logps(token_loss, answers) / tokens
         return measures
+
+    def _logps(self, token_loss: TokenLoss, rows: Sequence[Row]) -> float:
+        """The log-probability of all `rows`."""
+        found: list[float] = ranks.each(rows, lambda own: row_logps(token_loss, own).tolist(), in_step=self._in_step)
+        return sum(found)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt, and the seed of each reply to it."""
+
+    prompt: Prompt
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Answered:
+    prompt: Prompt
+    replies: Sequence[list[int]]
 
 
 def _row(prompt: Prompt, reply: Sequence[int]) -> Row:

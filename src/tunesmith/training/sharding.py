@@ -7,6 +7,8 @@ scattered. Every rank has to compute as often as the others, or they wait for it
 process can load it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from tunesmith.spec import DpoSpec, RunSpec
+from tunesmith.spec import RunSpec
 from tunesmith.training import ranks
 
 
@@ -24,17 +26,13 @@ def wants_sharding(spec: RunSpec) -> bool:
     """Whether the run's model is spread over its ranks: where there are several, and all of it learns or that is asked.
 
     A frozen base is only gathered, for each layer and pass, which saves memory and costs time.
-
-    Not where ranks make replies of their own, whose lengths say how often a rank computes.
     """
-    kto = isinstance(spec.objective, DpoSpec) and spec.objective.loss_type == "kto"
-    evenly = spec.objective.kind in ("sft", "dpo", "reward") and not kto
-    wanted = spec.training.sharding == "fsdp" or (spec.training.sharding == "auto" and spec.adapter.kind == "full")
-    return ranks.count() > 1 and wanted and evenly
+    asked = spec.training.sharding
+    return ranks.count() > 1 and (asked == "fsdp" or (asked == "auto" and spec.adapter.kind == "full"))
 
 
 def shard(model: nn.Module, device: torch.device, *, dtype: torch.dtype | None = None, bf16: bool = False) -> None:
-    """Spread `model` (transformers'), which is on the CPU, over the ranks' devices, layer by layer, in place.
+    """Spread `model` over the ranks' devices, layer by layer (transformers say what one is), in place.
 
     An adapter stays whole on each rank. All else becomes `dtype`, where one is given. With `bf16`, layers are gathered,
     computed with, and given back in it: autocast's copies of them would stay until the backward pass.
@@ -46,7 +44,11 @@ def shard(model: nn.Module, device: torch.device, *, dtype: torch.dtype | None =
     for parameter in adapter:
         parameter.data = parameter.data.to(device)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 and not adapter else MixedPrecisionPolicy()
-    layers = [module for module in model.modules() if type(module).__name__ in set(whole._no_split_modules or ())]
+    layers = [
+        module
+        for module in model.modules()
+        if type(module).__name__ in set(getattr(whole, "_no_split_modules", None) or ())
+    ]
     for module in (*layers, model):
         for parameter in module.parameters():
             if parameter not in adapter and not isinstance(parameter, DTensor):
@@ -59,14 +61,26 @@ def shard(model: nn.Module, device: torch.device, *, dtype: torch.dtype | None =
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` was called on it."""
-    return isinstance(model, FSDPModule)
+    """Whether `shard` was called on it, or on one of those that it is made of."""
+    return next(_sharded(model), None) is not None
 
 
 def give_back(model: nn.Module) -> None:
     """Make a sharded model's parameters parts again, of which a pass without a gradient leaves the outermost whole."""
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for part in _sharded(model):
+        part.reshard()
+
+
+@contextmanager
+def outermost_gathered(model: nn.Module) -> Iterator[None]:
+    """What is outside the layers of a sharded model stays whole in the block.
+
+    Generation with an adapter calls the base inside it, past the outermost module, which would gather that.
+    """
+    for part in _sharded(model):
+        part.unshard()
+    yield
+    give_back(model)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -95,3 +109,7 @@ def whole_state(model: nn.Module) -> dict[str, Any] | None:
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     names = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}  # tied ones once
     return {name: value for name, value in state.items() if name in names}
+
+
+def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
+    return (part for part in (model, *model.children()) if isinstance(part, FSDPModule))

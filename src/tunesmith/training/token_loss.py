@@ -52,7 +52,8 @@ class TokenLoss:
         self._chunk_logits = chunk_logits
         self._made_lanes: dict[int, Lanes] = {}
         self._after_head = _after_head(model, self._head)
-        self.budget = TokenBudget(model.device, sharded=is_sharded(model))
+        self.sharded = is_sharded(model)
+        self.budget = TokenBudget(model.device, sharded=self.sharded)
         """Of passes without a gradient."""
 
     @property
@@ -136,6 +137,11 @@ def row_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> Tensor:
     Their differences are small beside them: summed in fp32, how rows are cut would show.
     """
     return torch.stack([logps.cpu().sum(dtype=torch.float64) for logps in token_logps(token_loss, rows)])
+
+
+def to_send(parts: Sequence[Tensor]) -> list[Tensor]:
+    """`parts` of a tensor on the CPU, without the rest of it, which would be sent to other ranks with each of them."""
+    return [part.cpu().clone() for part in parts]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from tunesmith.spec import GrpoSpec
+from tunesmith.training import ranks
 from tunesmith.training.batches import MicroBatch, Row
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.rollouts import Policy, Rollout
-from tunesmith.training.token_loss import TokenLoss, token_logps
+from tunesmith.training.token_loss import TokenLoss, to_send, token_logps
 
 STD_FLOOR = 1e-4
 """TRL's: keeps a group whose rewards are all equal from dividing by zero."""
@@ -60,13 +61,17 @@ class Grpo:
             advantages = advantages / (std + STD_FLOOR)
         old: Sequence[Tensor | None] = [None] * len(rollouts)
         if self.updates > 1:
-            old = token_logps(self._token_loss, [rollout.row for rollout in rollouts])
+            rows = [rollout.row for rollout in rollouts]
+            old = ranks.each(rows, self._logps, in_step=self._token_loss.sharded)
         return [
             Scored(rollout, advantage, deviation, before)
             for rollout, advantage, deviation, before in zip(
                 rollouts, advantages.flatten().tolist(), std.expand(-1, each).flatten().tolist(), old, strict=True
             )
         ]
+
+    def _logps(self, rows: Sequence[Row]) -> list[Tensor]:
+        return to_send(token_logps(self._token_loss, rows))
 
     def weight(self, examples: Sequence[Scored]) -> float:
         """All tokens of the step's replies (dapo), the replies (grpo), or a constant for each (dr_grpo)."""
@@ -83,7 +88,7 @@ class Grpo:
         spec, rollouts = self._spec, [example.rollout for example in batch.examples]
         logps = -self._token_loss.of(batch)  # (tokens,)
         known = [logp for example in batch.examples if (logp := example.old) is not None]
-        old = torch.cat(known) if known else logps.detach()
+        old = torch.cat(known).to(logps.device) if known else logps.detach()
         reference = torch.cat([rollout.reference for rollout in rollouts])
         advantages = logps.new_tensor([example.advantage for example in batch.examples])[batch.row_of_target]
         ratio = torch.exp(logps - old)

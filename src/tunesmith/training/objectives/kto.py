@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tunesmith.training import ranks
-from tunesmith.training.batches import MicroBatch
+from tunesmith.training.batches import MicroBatch, Row
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.preference import Judged
 from tunesmith.training.token_loss import TokenLoss, row_logps
@@ -36,10 +36,16 @@ class Kto:
         """The replies with the step's drift: the mean log-ratio of the mismatched ones, at least 0."""
         torch.manual_seed(seed)
         mismatched = [example.mismatched for example in examples]
-        policy = torch.stack(ranks.each(mismatched, lambda own: list(row_logps(self._token_loss, own).cpu())))
+        policy = torch.tensor(
+            ranks.each(mismatched, self._logps, in_step=self._token_loss.sharded), dtype=torch.float64
+        )
         reference = policy.new_tensor([example.reference for example in examples])[:, 1]
         drift = max(0.0, float((policy - reference).mean()))
         return [replace(example, drift=drift) for example in examples]
+
+    def _logps(self, rows: Sequence[Row]) -> list[float]:
+        logps: list[float] = row_logps(self._token_loss, rows).tolist()
+        return logps
 
     def weight(self, examples: Sequence[Judged]) -> float:
         """Replies."""

@@ -13,15 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from tunesmith.spec import PpoSpec
+from tunesmith.training import ranks
 from tunesmith.training.batches import Example, MicroBatch, Row, micro_batches
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.objectives.grpo import rollout_measures
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.rollouts import Policy, Rollout
-from tunesmith.training.token_loss import TokenLoss
+from tunesmith.training.sharding import shard
+from tunesmith.training.token_loss import TokenLoss, to_send
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -61,14 +64,17 @@ class Ppo:
         self.value_head = nn.Linear(hidden, 1, device=token_loss.device, dtype=torch.float32)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        if token_loss.sharded and not isinstance(model, PeftModel):  # the norm of all gradients wants them alike
+            shard(self.value_head, token_loss.device)
 
     def prepare(self, examples: Sequence[Prompt], seed: int) -> Sequence[Estimated]:
         """One reply to each prompt, with advantages that have mean 0 and variance 1 over the step's tokens."""
         spec = self._spec
         rollouts = self._policy.rollouts(examples, seed)
-        known = self._before(rollouts)
+        known = ranks.each(rollouts, self._before, in_step=self._token_loss.sharded)
         estimates = []
-        for rollout, (old, values) in zip(rollouts, known, strict=True):
+        for rollout, before in zip(rollouts, known, strict=True):
+            old, values = (part.to(self._token_loss.device) for part in before)
             rewards = -spec.kl_coef * (old - rollout.reference)
             rewards[-1] += rollout.reward
             advantages = generalized_advantages(rewards, values, gamma=spec.gamma, lam=spec.lam)
@@ -120,8 +126,8 @@ class Ppo:
             indexed, partial(micro_batches, device=device), lambda batch: self._logps_and_values(batch.to(device))
         ):
             counts = [example.rollout.tokens for example in batch.examples]
-            parts = zip(batch.examples, torch.split(logps, counts), torch.split(values, counts), strict=True)
-            found |= {example.index: (own, value) for example, own, value in parts}
+            known = zip(*(to_send(torch.split(parts, counts)) for parts in (logps, values)), strict=True)
+            found |= {example.index: of for example, of in zip(batch.examples, known, strict=True)}
         self._model.train(training)
         return [found[index] for index in range(len(rollouts))]
 
