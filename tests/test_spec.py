@@ -101,6 +101,11 @@ def test_a_value_outside_its_typical_range_warns_with_the_range() -> None:
     assert any("training.scheduler is constant" in w for w in warnings)
 
 
+def test_one_target_needs_no_list() -> None:
+    assert parse_spec(minimal(adapter={"targets": "q_proj"})).adapter.targets == ["q_proj"]
+    assert parse_spec(minimal(adapter={"targets": "all-linear"})).adapter.targets == "all-linear"
+
+
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
@@ -108,7 +113,8 @@ def test_a_value_outside_its_typical_range_warns_with_the_range() -> None:
         ({"kind": "prompt", "targets": "all-linear"}, "`targets` is an option of lora and qlora, not of prompt"),
         ({"kind": "lora", "virtual_tokens": 8}, "`virtual_tokens` is an option of prefix and prompt, not of lora"),
         ({"kind": "qlora", "init": "pissa"}, "init pissa splits the base's weights, which qlora keeps in 4 bits"),
-        ({"kind": "lora", "init": "eva"}, "adapter.init: found 'eva'"),
+        ({"kind": "lora", "init": "eva"}, "adapter.init: found 'eva'; expected default, gaussian, "),
+        ({"kind": "lora", "targets": []}, "adapter.targets: no module is named; give all-linear, or names such as"),
     ],
 )
 def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, object], message: str) -> None:
@@ -121,7 +127,10 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
     [
         ({"objective": {"kind": "dpo", "simpo_gamma": 1.0}}, "`simpo_gamma` is an option of loss_type: simpo, not of"),
         ({"objective": {"kind": "dpo", "bta": 1.0}}, "objective.bta: unknown key; did you mean `beta`?"),
-        ({"objective": {"kind": "dqo"}}, "objective.kind: one of sft, dpo, reward, grpo, ppo, rlhf is required"),
+        (
+            {"objective": {"kind": "dqo"}},
+            "objective.kind: found 'dqo'; expected one of 'sft', 'dpo', 'reward', 'grpo', 'ppo', 'rlhf'",
+        ),
         ({"objective": {"kind": "grpo"}}, "objective.reward is missing: the folder of a reward run, path.py:function"),
         (
             {"objective": {"kind": "rlhf", "policy": {"kind": "grpo", "reward": "a:b"}}},

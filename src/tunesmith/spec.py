@@ -5,6 +5,7 @@ Values outside the field's typical range are legal but warned about (`range_warn
 is no time to argue with a tool that knows better.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
@@ -47,13 +48,27 @@ class AdapterSpec(_Section):
     r: Positive = Field(16, description="rank of the LoRA matrices")
     alpha: Annotated[float, Field(gt=0)] = Field(32, description="LoRA scaling, usually twice the rank")
     dropout: Fraction = 0.0
-    targets: Literal["all-linear"] | list[str] = Field("all-linear", description="module names to adapt")
+    targets: Literal["all-linear"] | list[str] = Field("all-linear", description="module names: one or several")
     rslora: bool = Field(False, description="scale by alpha/√r instead of alpha/r")
     dora: bool = Field(False, description="learn each matrix's magnitude beside its direction")
-    init: Annotated[str, Field(pattern=r"^(default|gaussian|orthogonal|olora|pissa|pissa_niter_[1-9]\d*)$")] = Field(
-        "default", description="PEFT's initialization of the LoRA matrices"
-    )
+    init: str = Field("default", description="PEFT's initialization of the LoRA matrices")
     virtual_tokens: Positive = Field(20, description="length of the soft prompt, or of the prefix of every layer")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value == []:
+            raise ValueError("no module is named; give all-linear, or names such as [q_proj, v_proj]")
+        return [value] if isinstance(value, str) and value != "all-linear" else value
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, value: str) -> str:
+        if not re.fullmatch(r"default|gaussian|orthogonal|olora|pissa|pissa_niter_[1-9]\d*", value):
+            raise ValueError(
+                f"found {value!r}; expected default, gaussian, orthogonal, olora, pissa or pissa_niter_N (N a number)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _options_belong_to_the_kind(self) -> Self:

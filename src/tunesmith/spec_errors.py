@@ -24,15 +24,17 @@ def describe(
     if keys[:1] == ["objective"] and keys[1:2] and keys[1] in objectives:
         del keys[1]
     where = _position(document, keys)
-    key = ".".join(str(part) for part in keys) or "the spec"
-    prefix = f"{name}:{where}: {key}" if where else f"{name}: {key}"
+    place = f"{name}:{where}" if where else name
+    prefix = f"{place}: {'.'.join(str(part) for part in keys)}" if keys else place
     match problem["type"]:
         case "extra_forbidden":
             return f"{prefix}: unknown key{_suggestion(keys[-1], known)}"
         case "missing":
             return f"{prefix}: required, and missing"
-        case "union_tag_not_found" | "union_tag_invalid":
+        case "union_tag_not_found":
             return f"{prefix}.kind: one of {', '.join(objectives)} is required"
+        case "union_tag_invalid":
+            return f"{prefix}.kind: found {problem['ctx']['tag']!r}; expected one of {problem['ctx']['expected_tags']}"
         case "value_error":
             return f"{prefix}: {problem['ctx']['error']}"
         case _:

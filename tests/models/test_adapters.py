@@ -84,6 +84,12 @@ def test_a_target_that_the_model_lacks_is_named_with_those_it_has() -> None:
         attach(tiny(), AdapterSpec(targets=["q_proj", "query"]))
 
 
+@pytest.mark.parametrize("target", ["self_attn", "input_layernorm", "model.layers.0.mlp"])
+def test_a_target_that_is_no_matrix_is_refused_in_a_line(target: str) -> None:
+    with pytest.raises(SpecError, match=rf"^adapter\.targets: `{target}` is a Llama\w+, no matrix; it has .*q_proj"):
+        attach(tiny(), AdapterSpec(targets=["q_proj", target]))
+
+
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 def test_soft_tokens_are_counted_as_peft_counts_them(kind: str) -> None:
     model = attach(tiny(), AdapterSpec(kind=kind, virtual_tokens=5))

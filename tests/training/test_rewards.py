@@ -41,10 +41,30 @@ def test_what_a_function_raises_is_told_with_its_place(tmp_path: Path) -> None:
         reward(tmp_path, code).score(ROWS, ["a", "b"])
 
 
-@pytest.mark.parametrize("returned", ["[1.0]", "[1.0, float('nan')]", "None", "['a', 'b']"])
+@pytest.mark.parametrize("returned", ["[1.0]", "[1.0, float('nan')]", "None", "['a', 'b']", "'12'", "{1: 1, 2: 2}"])
 def test_what_is_not_a_number_per_completion_is_refused(returned: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="must return a list of 2 finite numbers"):
+    with pytest.raises(
+        TrainingError, match=r"must return a list of 2 finite numbers, one per completion, and returned .+; mend"
+    ):
         reward(tmp_path, f"def reward(completions):\n    return {returned}\n").score(ROWS, ["a", "b"])
+
+
+def test_a_file_may_import_what_lies_beside_it_and_define_classes(tmp_path: Path) -> None:
+    (tmp_path / "lengths_beside.py").write_text("def measure(text):\n    return len(text)\n")
+    code = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom lengths_beside import measure\n\n"
+        "@dataclass\nclass Scale:\n    by: float\n\n"
+        "def reward(completions):\n    return [measure(text) * Scale(2.0).by for text in completions]\n"
+    )
+    assert reward(tmp_path, code).score(ROWS, ["four", ""]) == [8.0, 0.0]
+
+
+def test_a_module_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reward_here.py").write_text("def reward(completions):\n    return [1.0] * len(completions)\n")
+    monkeypatch.chdir(tmp_path)
+    source = open_reward("reward_here:reward")
+    assert isinstance(source, FunctionReward)
+    assert source.score(ROWS, ["hi", "ho"]) == [1.0, 1.0]
 
 
 def test_a_module_is_named_by_its_import_path() -> None:

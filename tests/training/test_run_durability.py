@@ -102,6 +102,17 @@ class Scaled(Sft):
         return Loss(super().loss(batch).total * self.factor)
 
 
+def test_gradients_that_are_clipped_hard_do_not_explode() -> None:
+    model = make_model()
+    engine = Engine(
+        model, Sft(model), make_optimizer(model, weight_decay=0.0),
+        device=torch.device("cpu"), bf16=False, max_grad_norm=1e-6, seed=0,
+    )  # fmt: skip
+    outcome = engine.step(make_rows(4), step=0, learning_rate=1e-3)
+    assert outcome.grad_norm > EXPLODED * 1e-6
+    assert not outcome.exploded
+
+
 @pytest.mark.parametrize("factor", [1e7, float("inf"), float("nan")])
 def test_an_update_that_explodes_is_not_made(factor: float) -> None:
     model = make_model()

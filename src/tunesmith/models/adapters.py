@@ -125,12 +125,14 @@ def _peft_config(model: PreTrainedModel, spec: AdapterSpec) -> PeftConfig:
 
 
 def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
-    linear = sorted(
-        {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    )
-    names = [name for name, _ in model.named_modules()]
+    """Raise SpecError unless each of `targets` names, as PEFT reads it, matrices of `model` and nothing else."""
+    modules = dict(model.named_modules())
+    linear = {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)}
+    known = f"it has {', '.join(sorted(linear))} (or: all-linear)"
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            raise SpecError(
-                f"adapter.targets: the model has no module `{target}`; it has {', '.join(linear)} (or: all-linear)"
-            )
+        found = [module for name, module in modules.items() if name == target or name.endswith(f".{target}")]
+        if not found:
+            raise SpecError(f"adapter.targets: the model has no module `{target}`; {known}")
+        for module in found:
+            if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+                raise SpecError(f"adapter.targets: `{target}` is a {type(module).__name__}, no matrix; {known}")

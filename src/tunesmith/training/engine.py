@@ -36,7 +36,8 @@ CPU_TOKENS_IN_FULL = 1024
 """The same where all parameters learn: autograd keeps more of each token then, beside gradients and moments."""
 
 EXPLODED = 1e4
-"""Gradient norms above this many times `max_grad_norm` are not clipped but end the run: their direction is noise."""
+"""Gradient norms above this many times `max_grad_norm`, or 1 where that is less, are not clipped but end the run:
+their direction is noise."""
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -142,7 +143,7 @@ class Engine:
         ranks.add_gradients(self._learning)
         loss = sum(ranks.gather(float(own_loss)))
         norm = whole(torch.nn.utils.clip_grad_norm_(self._learning, self._max_grad_norm))
-        made = math.isfinite(loss) and float(norm) <= EXPLODED * self._max_grad_norm
+        made = math.isfinite(loss) and float(norm) <= EXPLODED * max(1.0, self._max_grad_norm)
         update = _Update(loss, float(norm), measures.gathered().means(), made)
         if update.made:
             for group in self._optimizer.param_groups:

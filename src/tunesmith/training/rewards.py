@@ -9,8 +9,11 @@ import importlib
 import importlib.util
 import inspect
 import math
+import reprlib
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,7 +61,7 @@ class FunctionReward:
 
     def score(self, rows: Sequence[Conversation], replies: Sequence[str]) -> list[float]:
         """What the function returns."""
-        given = {"prompts": [_asked(row) for row in rows], "completions": list(replies), **_columns(rows)}
+        given = {"prompts": [_asked(row) for row in rows], "completions": list(replies), **columns(rows)}
         try:
             returned = self._function(
                 **{key: value for key, value in given.items() if self._wants_all or key in self._wanted}
@@ -73,13 +76,13 @@ class FunctionReward:
 
     def _numbers(self, returned: Any, expected: int) -> list[float]:
         try:
-            numbers = [float(value) for value in returned]
+            numbers = [] if isinstance(returned, str | bytes | Mapping) else [float(value) for value in returned]
         except (TypeError, ValueError):
             numbers = []
         if len(numbers) != expected or not all(map(math.isfinite, numbers)):
             raise TrainingError(
                 f"the reward function {self._name} must return a list of {expected} finite numbers, one per "
-                "completion; mend it and go on with --resume"
+                f"completion, and returned {reprlib.repr(returned)}; mend it and go on with --resume"
             )
         return numbers
 
@@ -116,7 +119,7 @@ def _import(reward: str) -> Callable[..., Any]:
             "nor module:function"
         )
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     except Exception as error:
         raise SpecError(f"objective.reward: cannot import {place}: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
@@ -130,8 +133,25 @@ def _load_file(path: Path) -> ModuleType:
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    sys.modules.setdefault(path.stem, module)  # where dataclasses and pickle look a class's module up
+    with _findable(path.resolve().parent):
+        specification.loader.exec_module(module)
     return module
+
+
+def _load_module(name: str) -> ModuleType:
+    with _findable(Path.cwd()):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _findable(folder: Path) -> Iterator[None]:
+    """What lies in `folder` can be imported, as it can by a script there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _asked(row: Conversation) -> str:
@@ -140,10 +160,13 @@ def _asked(row: Conversation) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in row.prompt)
 
 
-def _columns(rows: Sequence[Conversation]) -> dict[str, list[Any]]:
-    """`reference` (the reply in the row), `label`, and every other column that some row has."""
+def columns(rows: Sequence[Conversation]) -> dict[str, list[Any]]:
+    """What a function may name beside prompts and completions.
+
+    `reference` (the reply in the row), `label`, and every other column that some row has.
+    """
     names = dict.fromkeys(name for row in rows for name in row.metadata)
-    columns: dict[str, list[Any]] = {name: [row.metadata.get(name) for row in rows] for name in names}
-    columns["label"] = [row.label for row in rows]
-    columns["reference"] = [row.completion[-1].content if row.completion else None for row in rows]
-    return columns
+    found: dict[str, list[Any]] = {name: [row.metadata.get(name) for row in rows] for name in names}
+    found["label"] = [row.label for row in rows]
+    found["reference"] = [row.completion[-1].content if row.completion else None for row in rows]
+    return found
