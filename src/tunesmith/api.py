@@ -421,7 +421,10 @@ def download_job(run: str | Path, *, provider: str | None = None, output: str | 
 
 
 def eject(run: str | Path) -> str:
-    """The run as the text of a plain TRL/PEFT script. Raises RunError or DataError where TRL has no such run."""
+    """The run as the text of a plain TRL/PEFT script; the rows that it reads are written into the run's `trl/`.
+
+    Raises RunError or DataError where TRL has no such run.
+    """
     from tunesmith.exporting.eject import eject as write_script
 
     return write_script(RunFolder(Path(run)))

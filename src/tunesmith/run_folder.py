@@ -49,6 +49,11 @@ class RunFolder:
         return self.root / "merged"
 
     @property
+    def ejected(self) -> Path:
+        """Where `eject` writes the rows that its script reads, and the script its model."""
+        return self.root / "trl"
+
+    @property
     def holdout(self) -> Path:
         """The rows held out of training, as JSONL: what `evaluate` uses by default."""
         return self.root / "holdout.jsonl"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tunesmith.assets import sample
+from tunesmith.dataset.run_rows import read_rows
 from tunesmith.errors import DataError, RunError
 from tunesmith.exporting.eject import eject
 from tunesmith.run_folder import RunFolder
@@ -56,7 +57,12 @@ def make_objective_run(tmp_path: Path, name: str, adapter: str = "lora") -> RunF
     objective = dict(OBJECTIVES[name][0])
     if name == "grpo":
         reward = tmp_path / "brevity.py"
-        reward.write_text("def reward(completions):\n    return [-len(text) for text in completions]\n")
+        reward.write_text(
+            "from scale import BY\n\ndef reward(completions, reference, **columns):\n"
+            "    assert isinstance(columns['prompts'][0], str)\n"
+            "    return [-abs(len(text) - len(wanted)) * BY for text, wanted in zip(completions, reference)]\n"
+        )
+        (tmp_path / "scale.py").write_text("BY = 2.0\n")
         objective |= {"reward": f"{reward}:reward", "num_generations": 4}
     return make_run(tmp_path, rows, objective=objective, adapter={"kind": adapter})
 
@@ -75,23 +81,83 @@ def test_the_script_is_python_with_the_objectives_trainer_and_none_of_ours(
     assert ("load_in_4bit=True" in script) == (adapter == "qlora")
 
 
+def written(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.ejected / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_the_scripts_rows_are_those_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path, tickets())
+    eject(run)
+    split = read_rows(run.load_spec().data, 0)
+    assert [row["completion"][-1]["content"] for row in written(run, "train")] == [
+        row.messages[-1].content for row in split.train
+    ]
+    assert len(written(run, "eval")) == len(split.validation) > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "held_out"),
+    [({"holdout": 0}, 0), ({"eval": str(sample("tickets"))}, len(sample("tickets").read_text().splitlines()))],
+)
+def test_the_script_validates_on_what_the_run_does(data: dict[str, Any], held_out: int, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tickets(), data={"train": str(tmp_path / "rows.jsonl")} | data)
+    script = eject(run)
+    assert ("eval_dataset=eval_rows" in script) == ("eval_strategy='epoch'" in script) == bool(held_out)
+    assert not held_out or len(written(run, "eval")) == held_out
+
+
 def replaying_run(tmp_path: Path) -> RunFolder:
     train = {"train": str(tmp_path / "rows.jsonl"), "replay": str(sample("general"))}
     return make_run(tmp_path, tickets(), data=train)
 
 
 def test_replayed_rows_join_the_training_rows_of_the_script(tmp_path: Path) -> None:
-    script = eject(replaying_run(tmp_path))
-    compile(script, "train.py", "exec")
-    assert f"general = load_dataset('json', data_files={str(sample('general'))!r}" in script
-    assert script.index("train, held_out = ") < script.index("train = concatenate_datasets([train, general.map(split")
+    run = replaying_run(tmp_path)
+    eject(run)
+    split = read_rows(run.load_spec().data, 0)
+    assert len(written(run, "train")) == len(split.train) > len(tickets())
 
 
-def test_rows_to_replay_that_the_script_cannot_mix_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    data = {"train": str(tmp_path / "rows.jsonl"), "replay": str(sample("general"))}
-    run = make_run(tmp_path, [{"prompt": "Say hello", "completion": "Hello"}] * 4, data=data)
-    with pytest.raises(DataError, match=r"rows.jsonl: with data.replay the script wants openai rows .* --to openai"):
+@pytest.mark.parametrize(
+    ("row", "objective", "columns"),
+    [
+        ({"question": "Say hello", "answer": "Hello"}, {"kind": "sft"}, {"prompt", "completion"}),
+        ({"instruction": "Say hello", "input": "", "output": "Hello"}, {"kind": "sft"}, {"prompt", "completion"}),
+        ({"text": "Hello there, you all."}, {"kind": "sft"}, {"text"}),
+        ({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}, {"kind": "sft"}, {"prompt", "completion"}),
+        (
+            {
+                "chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
+                "rejected": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"}],
+            },
+            {"kind": "dpo"},
+            {"prompt", "chosen", "rejected"},
+        ),
+        (
+            {"prompt": "Hi", "completion": "Hello", "weight": 2},
+            {"kind": "grpo", "reward": "math:fsum"},
+            {"prompt", "reference", "label", "weight"},
+        ),
+    ],
+)
+def test_rows_of_every_format_are_written_in_trls_columns(
+    row: dict[str, Any], objective: dict[str, Any], columns: set[str], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, [row] * 4, objective=objective, data={"train": str(tmp_path / "rows.jsonl"), "holdout": 0})
+    eject(run)
+    assert written(run, "train")[0].keys() == columns
+
+
+def test_rows_that_the_objective_cannot_learn_from_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, tickets(), objective={"kind": "dpo"})
+    with pytest.raises(DataError, match=r"rows\.jsonl:\d+: no rejected reply to compare with"):
         eject(run)
+    assert not run.ejected.exists()
+
+
+def test_a_constant_learning_rate_is_warmed_up_as_in_the_run(tmp_path: Path) -> None:
+    training = {"steps": 4, "max_length": 64, "scheduler": "constant", "warmup": 0.5}
+    assert "lr_scheduler_type='constant_with_warmup'" in eject(make_run(tmp_path, tickets(), training=training))
 
 
 @pytest.mark.slow
@@ -119,13 +185,7 @@ def test_the_scripts_train(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     for name, adapter in objectives.items():
         weights = "model.safetensors" if adapter == "full" else "adapter_model.safetensors"
-        assert (tmp_path / name / "run-trl" / weights).is_file()
-
-
-def test_rows_that_trl_does_not_read_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [{"instruction": "Say hello", "input": "", "output": "Hello"}] * 4)
-    with pytest.raises(DataError, match="TRL does not read alpaca rows; convert them with: tunesmith data convert"):
-        eject(run)
+        assert (tmp_path / name / "run" / "trl" / "output" / weights).is_file()
 
 
 def test_what_trl_cannot_do_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """`engine: trl` leaves the same run folder, with TRL's numbers in it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from test_train import make_spec, read_events
 
+from tunesmith.assets import embedded_model
 from tunesmith.errors import DataError, RunError, SpecError
 from tunesmith.models.load import load_reward_model, load_tuned
 from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent
@@ -60,6 +62,23 @@ def test_what_trl_cannot_do_is_refused_in_a_line(pairs: Path, brevity: str, tmp_
         make_spec(pairs, tmp_path / "run", engine="trl", objective={"kind": "ppo", "reward": brevity})
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"instruction": "Say hi", "output": "hi"}\n' * 4)
-    with pytest.raises(DataError, match="TRL does not read alpaca rows"):
-        train(make_spec(rows, tmp_path / "run", engine="trl", data={"holdout": 0}, training=SETTINGS))
+    with pytest.raises(DataError, match="no rejected reply to compare with"):
+        train(make_spec(rows, tmp_path / "run", engine="trl", objective={"kind": "dpo"}, training=SETTINGS))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_trl_follows_the_engines_losses_where_nothing_is_held_out(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(embedded_model(), model)
+    template = model / "chat_template.jinja"  # TRL also learns what a template writes behind a reply: here, nothing
+    template.write_text(template.read_text().replace("<|im_end|>\\n", "<|im_end|>"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"instruction": "Say {n}", "output": "{"so " * (n % 5)}{n}"}}\n' for n in range(8)))
+    training = SETTINGS | {"steps": 5, "batch_size": 8, "warmup": 0.4, "learning_rate": 5e-3, "precision": "fp32"}
+
+    def losses(engine: str) -> list[float]:
+        spec = make_spec(rows, tmp_path / engine, model, engine=engine, data={"holdout": 0}, training=training)
+        return [event.loss for event in read_events(train(spec).run) if isinstance(event, StepEvent)]
+
+    assert losses("trl") == pytest.approx(losses("tunesmith"), rel=1e-5)

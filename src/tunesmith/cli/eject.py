@@ -12,6 +12,8 @@ from tunesmith.cli.output import json_option, print_json
 def command(run: str, as_json: bool) -> None:
     """Print RUN as a plain TRL/PEFT script: the same model, rows, adapter, objective and hyperparameters.
 
+    The script reads the rows from RUN/trl, where they are written.
+
     \b
     Example:  tunesmith eject runs/tickets > train.py
     """

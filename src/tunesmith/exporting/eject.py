@@ -1,18 +1,18 @@
 """Eject: the run as a plain TRL/PEFT script that a person can own, with nothing of Tunesmith left in it.
 
-The script has the run's model, rows, adapter, objective and hyperparameters. What it cannot have is how the engine
-differs from TRL's loop: held-out rows are split at random instead of by near-duplicate cluster, and of a conversation
-only the last reply is trained on.
+The script has the run's model, adapter, objective and hyperparameters, and reads the run's rows, split as they were,
+from files beside the run (`tunesmith.exporting.trl_rows`).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.dataset.conversation import Conversation
-from tunesmith.dataset.read import read
-from tunesmith.errors import DataError, RunError
-from tunesmith.models.load import resolve_model
+from tunesmith import storage
+from tunesmith.dataset.run_rows import RunRows, read_rows
+from tunesmith.errors import RunError
+from tunesmith.exporting.trl_rows import trl_rows
+from tunesmith.models.load import PLAIN_TEMPLATE, load_tokenizer, resolve_model
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import (
     AdapterSpec,
@@ -30,28 +30,26 @@ from tunesmith.spec import (
 MICRO_BATCH = 4
 """Rows of one pass through TRL; the rest of a step's are accumulated."""
 
-_SOURCE_KEYS = {"openai", "prompt-completion", "preference", "text"}
-"""Formats that TRL reads, as they are or with the one line that the script has for it."""
-
 
 def eject(run: RunFolder) -> str:
-    """The text of a Python script that does the same with TRL and PEFT.
+    """The text of a Python script that does the same with TRL and PEFT; its rows are written into `run`'s folder.
 
-    Raises RunError when TRL has nothing to do it with, DataError when the rows are in a format that TRL
-    does not read.
+    Raises RunError when TRL has nothing to do it with, DataError when TRL cannot learn from the rows.
     """
     spec = run.load_spec()
-    output = Path(f"{run.root.resolve()}-trl")
-    return trainer_script(run, spec, output=output) + "trainer.train()\ntrainer.save_model(OUTPUT)\n"
+    script = trainer_script(run, spec, read_rows(spec.data, spec.training.seed), folder=run.ejected)
+    return script + "trainer.train()\ntrainer.save_model(OUTPUT)\n"
 
 
-def trainer_script(run: RunFolder, spec: RunSpec, *, output: Path, train_rows: int | None = None) -> str:
-    """The script up to where its `trainer` is made; of rows that are split already, the first `train_rows` train.
-
-    Raises as `eject` does.
-    """
+def trainer_script(run: RunFolder, spec: RunSpec, rows: RunRows, *, folder: Path) -> str:
+    """The script up to where its `trainer` is made; `rows` are written into `folder`. Raises as `eject` does."""
     trainer, options, setup = _trainer(run, spec)
-    rows = _rows(spec)
+    folder = folder.resolve()
+    parts = {"train": rows.train} | ({"eval": rows.validation} if rows.validation else {})
+    written = {name: trl_rows(part, spec.objective) for name, part in parts.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in written.items():
+        storage.write_bytes(folder / f"{name}.jsonl", content)
     module = "trl.experimental." + trainer.lower() if trainer in ("ORPO", "CPO") else "trl"
     lines = [
         f'"""{run.root.name}: the same run with TRL and PEFT."""',
@@ -60,24 +58,21 @@ def trainer_script(run: RunFolder, spec: RunSpec, *, output: Path, train_rows: i
         f"from {module} import {trainer}Config, {trainer}Trainer",
         "",
         f"MODEL = {resolve_model(spec.model)!r}",
-        f"DATA = {str(Path(spec.data.train).resolve())!r}",
-        f"OUTPUT = {str(output)!r}",
+        f"ROWS = {str(folder)!r}",
+        f"OUTPUT = {str(folder / 'output')!r}",
         "",
         *setup,
         *_model(spec),
         "",
-        *rows,
-        *_held_out(spec, train_rows),
-        *_replayed(spec),
+        *(f"{name}_rows = load_dataset('json', data_files=ROWS + '/{name}.jsonl', split='train')" for name in parts),
         "",
-        *_arguments(trainer, options, spec.training),
+        *_arguments(trainer, options, spec.training, validates="eval" in parts),
         *_adapter(spec.adapter, "SEQ_CLS" if isinstance(spec.objective, RewardSpec) else "CAUSAL_LM"),
         f"trainer = {trainer}Trainer(",
         "    model=model,",
         "    args=args,",
         *(["    reward_funcs=reward,"] if trainer == "GRPO" else []),
-        "    train_dataset=train,",
-        *(["    eval_dataset=held_out,"] if _validates(spec) else []),
+        *(f"    {name}_dataset={name}_rows," for name in parts),
         "    processing_class=tokenizer,",
         *([] if spec.adapter.kind == "full" else ["    peft_config=adapter,"]),
         ")",
@@ -123,32 +118,39 @@ def _reward(run: RunFolder, reward: str) -> list[str]:
             "reward is a Python function"
         )
     place, _, name = reward.rpartition(":")
-    if not place.endswith(".py"):
-        return [f"from {place} import {name} as score", *_CALL]
-    return [
-        "import runpy",
-        "",
-        f"score = runpy.run_path({str(Path(place).resolve())!r})[{name!r}]",
-        *_CALL,
-    ]
+    if place.endswith(".py"):
+        file = Path(place).resolve()
+        folder, score = file.parent, f"runpy.run_path({str(file)!r})[{name!r}]"
+    else:
+        folder, score = Path.cwd(), f"importlib.import_module({place!r}).{name}"
+    return [f"sys.path.insert(0, {str(folder)!r})", f"score = {score}", *_CALL]
 
 
 _CALL = [
     "",
     "",
     "def reward(prompts, completions, **columns):",
-    "    texts = [completion[-1]['content'] for completion in completions]",
-    "    names = score.__code__.co_varnames[: score.__code__.co_argcount]",
-    "    given = {'prompts': prompts, 'completions': texts, **columns}",
-    "    return score(**{name: value for name, value in given.items() if name in names})",
+    "    texts = [completion[-1]['content'].strip() for completion in completions]",
+    "    given = {'prompts': [asked(prompt) for prompt in prompts], 'completions': texts, **columns}",
+    "    wanted = inspect.signature(score).parameters",
+    "    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())",
+    "    return score(**{name: value for name, value in given.items() if every or name in wanted})",
+    "",
+    "",
+    "def asked(prompt):",
+    "    if len(prompt) == 1:",
+    "        return prompt[0]['content']",
+    "    return '\\n\\n'.join(f\"{message['role']}: {message['content']}\" for message in prompt)",
     "",
     "",
 ]
 
 
 def _imports(spec: RunSpec) -> Iterator[str]:
+    if isinstance(spec.objective, GrpoSpec):
+        yield from ("import importlib", "import inspect", "import runpy", "import sys", "")
     yield "import torch"
-    yield f"from datasets import {'concatenate_datasets, ' if spec.data.replay is not None else ''}load_dataset"
+    yield "from datasets import load_dataset"
     config = {"prefix": "PrefixTuningConfig", "prompt": "PromptTuningConfig"}.get(spec.adapter.kind, "LoraConfig")
     if spec.adapter.kind != "full":
         yield f"from peft import {config}"
@@ -161,6 +163,8 @@ def _model(spec: RunSpec) -> Iterator[str]:
     scalar = isinstance(spec.objective, RewardSpec)
     dtype = "torch.bfloat16" if spec.training.precision == "bf16" and spec.adapter.kind != "full" else "torch.float32"
     yield "tokenizer = AutoTokenizer.from_pretrained(MODEL)"
+    if (template := load_tokenizer(spec.model).chat_template) == PLAIN_TEMPLATE:
+        yield f"tokenizer.chat_template = {template!r}"
     yield f"model = AutoModelFor{'SequenceClassification' if scalar else 'CausalLM'}.from_pretrained("
     yield "    MODEL,"
     yield f"    dtype={dtype},"
@@ -176,90 +180,7 @@ def _model(spec: RunSpec) -> Iterator[str]:
     yield ")"
 
 
-def _rows(spec: RunSpec) -> Iterator[str]:
-    kind = _format(spec.data.train)
-    if kind not in _SOURCE_KEYS:
-        raise DataError(
-            f"{spec.data.train}: TRL does not read {kind} rows; convert them with: tunesmith data convert "
-            f"{spec.data.train} OUT.jsonl --to openai"
-        )
-    yield "rows = load_dataset('json', data_files=DATA, split='train')"
-    online = isinstance(spec.objective, GrpoSpec)
-    if kind == "openai":
-        yield ""
-        yield ""
-        yield "def split(row):"
-        yield "    return {'prompt': row['messages'][:-1], 'completion': row['messages'][-1:]}"
-        yield ""
-        yield ""
-        yield "rows = rows.map(split, remove_columns=['messages'])"
-    if kind in ("prompt-completion", "preference"):
-        answers = [key for key in ("completion", "chosen", "rejected") if not online and key in _columns(spec)]
-        yield ""
-        yield ""
-        yield "def converse(row):"
-        yield "    turns = {'prompt': [{'role': 'user', 'content': row['prompt']}]}"
-        for key in answers:
-            yield f"    turns[{key!r}] = [{{'role': 'assistant', 'content': row[{key!r}]}}]"
-        if isinstance(spec.objective, DpoSpec) and spec.objective.loss_type == "kto":
-            yield "    turns['label'] = row['label']"
-        if isinstance(spec.objective, SftSpec) and kind == "preference":
-            yield "    turns['completion'] = turns.pop('chosen')"
-            yield "    turns.pop('rejected')"
-        yield "    return turns"
-        yield ""
-        yield ""
-        yield "if isinstance(rows[0]['prompt'], str):"
-        yield "    rows = rows.map(converse, remove_columns=rows.column_names)"
-
-
-def _columns(spec: RunSpec) -> set[str]:
-    match spec.objective:
-        case DpoSpec(loss_type="kto"):
-            return {"completion"}
-        case DpoSpec() | RewardSpec():
-            return {"chosen", "rejected"}
-        case _:
-            first = next(iter(read(spec.data.train)))
-            paired = isinstance(first, Conversation) and bool(first.rejected)
-            return {"chosen", "rejected"} if paired else {"completion"}
-
-
-def _validates(spec: RunSpec) -> bool:
-    return spec.data.eval is None and spec.data.holdout > 0
-
-
-def _held_out(spec: RunSpec, train_rows: int | None) -> Iterator[str]:
-    if _validates(spec) and train_rows is not None:
-        yield f"train, held_out = rows.select(range({train_rows})), rows.select(range({train_rows}, len(rows)))"
-    elif _validates(spec):
-        yield f"parts = rows.train_test_split(test_size={spec.data.holdout}, seed={spec.training.seed})"
-        yield "train, held_out = parts['train'], parts['test']"
-    else:
-        yield "train = rows"
-
-
-def _replayed(spec: RunSpec) -> Iterator[str]:
-    if spec.data.replay is None:
-        return
-    for path in (spec.data.train, spec.data.replay):
-        if (kind := _format(path)) != "openai":
-            raise DataError(
-                f"{path}: with data.replay the script wants openai rows on both sides, and these are {kind}; convert "
-                f"them with: tunesmith data convert {path} OUT.jsonl --to openai"
-            )
-    replay = str(Path(spec.data.replay).resolve())
-    yield f"general = load_dataset('json', data_files={replay!r}, split='train')"
-    yield "train = concatenate_datasets([train, general.map(split, remove_columns=['messages'])])"
-
-
-def _format(path: str) -> str:
-    """The format of the first row, which stands for all: TRL reads one format."""
-    first = next(iter(read(path)))
-    return first.source.format if isinstance(first, Conversation) and first.source is not None else "?"
-
-
-def _arguments(trainer: str, options: dict[str, Any], training: TrainingSpec) -> Iterator[str]:
+def _arguments(trainer: str, options: dict[str, Any], training: TrainingSpec, *, validates: bool) -> Iterator[str]:
     size = training.batch_size * options.get("num_generations", 1)
     micro = MICRO_BATCH if size % MICRO_BATCH == 0 else 1
     if trainer == "GRPO":
@@ -268,13 +189,13 @@ def _arguments(trainer: str, options: dict[str, Any], training: TrainingSpec) ->
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": size // micro,
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.scheduler,
+        "lr_scheduler_type": "constant_with_warmup" if training.scheduler == "constant" else training.scheduler,
         "warmup_steps": training.warmup,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,
         "bf16": training.precision == "bf16",
-        "eval_strategy": "epoch",
+        "eval_strategy": "epoch" if validates else "no",
         "save_strategy": "epoch",
         "logging_steps": 1,
         "report_to": "none",

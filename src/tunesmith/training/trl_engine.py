@@ -1,6 +1,6 @@
 """`engine: trl`: the run through TRL's own trainer, as the reference to hold the engine against.
 
-It is the script that `eject` prints, on the rows that the engine would split off, with its events recorded and its
+It is the script that `eject` prints, with its events recorded and its
 adapter kept in the run folder, so that everything after training works on it. TRL validates once an epoch and keeps the
 last step; it is not resumed.
 """
@@ -17,16 +17,15 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 from transformers import TrainingArguments as Arguments
 
 from tunesmith import storage
-from tunesmith.dataset.conversation import Conversation
 from tunesmith.dataset.run_rows import RunRows, read_rows
-from tunesmith.errors import DataError, MissingDependencyError, RunError, TrainingError, TunesmithError
+from tunesmith.errors import MissingDependencyError, RunError, TrainingError, TunesmithError
 from tunesmith.exporting.eject import trainer_script
 from tunesmith.models.adapters import adapter_start, count_parameters
 from tunesmith.models.load import load_tokenizer
 from tunesmith.models.quiet import quiet
 from tunesmith.planning.typical import range_warnings
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import DataSpec, RunSpec, dump_spec
+from tunesmith.spec import RunSpec, dump_spec
 from tunesmith.training import ranks
 from tunesmith.training.data import encode_rows
 from tunesmith.training.event_log import EventLog
@@ -43,17 +42,12 @@ def train_with_trl(
     run: RunFolder, spec: RunSpec, *, resume: bool = False, observer: TrainObserver | None = None
 ) -> RunResult:
     """Train `spec` with TRL into `run`. Raises MissingDependencyError without TRL, RunError for what it cannot do,
-    DataError for rows that it does not read, TrainingError when it stops."""
+    DataError for rows that it cannot learn from, TrainingError when it stops."""
     _check(resume=resume)
     rows = read_rows(spec.data, spec.training.seed)
-    _check_formats(rows)
     with tempfile.TemporaryDirectory() as folder:
-        data, output = Path(folder) / "rows.jsonl", Path(folder) / "trl"
-        data.write_bytes(encode_rows([*rows.train, *rows.validation]))
-        # The script reads one file, whose rows the engine has split and put into order.
-        told = spec.model_copy(update={"data": DataSpec(train=str(data), holdout=0.1 if rows.validation else 0.0)})
         script = Path(folder) / "train.py"
-        script.write_text(trainer_script(run, told, output=output, train_rows=len(rows.train)), encoding="utf-8")
+        script.write_text(trainer_script(run, spec, rows, folder=Path(folder)), encoding="utf-8")
         torch.manual_seed(spec.training.seed)
         trainer: Any = _guarded(lambda: runpy.run_path(str(script))["trainer"])
         for shown in (PrinterCallback, ProgressCallback):
@@ -91,15 +85,6 @@ def _check(*, resume: bool) -> None:
     if ranks.count() > 1:
         raise RunError(
             "engine: trl trains in one process here; use engine: tunesmith, or `tunesmith eject` and torchrun"
-        )
-
-
-def _check_formats(rows: RunRows) -> None:
-    every: list[Conversation] = [*rows.train, *rows.validation]
-    formats = sorted({row.source.format for row in every if row.source is not None})
-    if len(formats) > 1:
-        raise DataError(
-            f"engine: trl reads rows of one format, and these are {' and '.join(formats)}; convert them first"
         )
 
 
