@@ -152,10 +152,19 @@ class GrpoSpec(_Section):
     reward: str | None = Field(None, description="the folder of a reward run, path.py:function, or module:function")
     num_generations: Annotated[int, Field(ge=2)] = Field(8, description="replies to each prompt of a step")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
-    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
-    scale_rewards: Literal["group", "none"] = "group"
+    loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="whose probability is compared with what it was: each token's, or the reply's (GSPO)"
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="by whose standard deviation rewards are divided"
+    )
+    mask_truncated_completions: bool = Field(False, description="nothing is learned from replies cut off at the limit")
     beta: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the KL to the reference in the loss")
     epsilon: Annotated[float, Field(gt=0)] = Field(0.2, description="how far a token's probability may move at once")
+    epsilon_high: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="how far up, where that is not `epsilon` (0.28 is DAPO's)"
+    )
     num_iterations: Positive = Field(1, description="updates made of the same replies")
 
 

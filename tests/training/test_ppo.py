@@ -8,6 +8,7 @@ import torch
 from tiny_models import make_model, make_rows
 from torch import Tensor
 
+from tunesmith.errors import TrainingError
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec, PpoSpec
 from tunesmith.training.batches import Row, collate
@@ -102,6 +103,12 @@ def test_equal_rewards_say_nothing_and_break_nothing(count: int) -> None:
     assert all(estimate.advantages.abs().max() < 1e-2 for estimate in prepared)
     loss = ppo.loss(collate(prepared)).total / ppo.weight(prepared)
     assert bool(torch.isfinite(loss))
+
+
+def test_a_reply_without_a_reward_is_refused() -> None:
+    ppo = make_ppo([0.7, float("nan")], [torch.zeros(1)] * 2, make_rows(2))
+    with pytest.raises(TrainingError, match="returned None, and ppo needs a number"):
+        ppo.prepare([], 0)
 
 
 def test_advantages_are_the_discounted_sums_of_the_errors_of_the_values() -> None:

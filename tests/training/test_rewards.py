@@ -1,12 +1,16 @@
 """Reward functions: how they are found and called, and what a person reads when they go wrong."""
 
+import math
 from pathlib import Path
 
 import pytest
+from test_train import make_spec, read_events
 
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.errors import RunError, SpecError, TrainingError
+from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.rewards import FunctionReward, open_reward
+from tunesmith.training.run import train
 
 ROWS = [
     Conversation((Message("user", f"Question {n}"), Message("assistant", f"Answer {n}")), metadata={"weight": n})
@@ -41,10 +45,16 @@ def test_what_a_function_raises_is_told_with_its_place(tmp_path: Path) -> None:
         reward(tmp_path, code).score(ROWS, ["a", "b"])
 
 
+def test_a_reply_that_a_function_does_not_judge_has_no_reward(tmp_path: Path) -> None:
+    judged, unjudged = reward(tmp_path, "def reward(completions):\n    return [1, None]\n").score(ROWS, ["a", "b"])
+    assert judged == 1.0
+    assert math.isnan(unjudged)
+
+
 @pytest.mark.parametrize("returned", ["[1.0]", "[1.0, float('nan')]", "None", "['a', 'b']", "'12'", "{1: 1, 2: 2}"])
 def test_what_is_not_a_number_per_completion_is_refused(returned: str, tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match=r"must return a list of 2 finite numbers, one per completion, and returned .+; mend"
+        TrainingError, match=r"must return a list of 2 finite numbers, one per completion .*, and returned .+; mend"
     ):
         reward(tmp_path, f"def reward(completions):\n    return {returned}\n").score(ROWS, ["a", "b"])
 
@@ -88,3 +98,22 @@ def test_a_reward_that_cannot_be_found_is_named(name: str, message: str) -> None
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         open_reward(str(tmp_path))
+
+
+def test_a_run_learns_from_the_replies_that_are_judged_and_stops_where_none_is_that_is_held_out(
+    pairs: Path, tmp_path: Path
+) -> None:
+    """The first call is for the held-out prompts."""
+    code = tmp_path / "rewards.py"
+    objective = {"kind": "grpo", "reward": f"{code}:reward", "num_generations": 2, "max_completion_length": 4}
+    training = {"steps": 1, "epochs": None, "batch_size": 4, "eval_every": 1, "max_length": 96}
+    code.write_text(
+        "def reward(completions):\n    return [len(text) if n % 3 else None for n, text in enumerate(completions)]\n"
+    )
+    run = train(make_spec(pairs, tmp_path / "half", objective=objective, training=training)).run
+    events = [event for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+    assert len(events) == 3
+    assert all(math.isfinite(event.loss) and event.measures["reward"] > 0 for event in events)
+    code.write_text("def reward(completions):\n    return [None for text in completions]\n")
+    with pytest.raises(TrainingError, match="None for every reply to a held-out prompt"):
+        train(make_spec(pairs, tmp_path / "none", objective=objective, training=training))

@@ -101,8 +101,8 @@ def _trainer(run: RunFolder, spec: RunSpec) -> tuple[str, dict[str, Any], list[s
             return "Reward", {} if center is None else {"center_rewards_coefficient": center}, []
         case GrpoSpec():
             names = (
-                "num_generations", "max_completion_length", "loss_type", "scale_rewards", "beta", "epsilon",
-                "num_iterations",
+                "num_generations", "max_completion_length", "loss_type", "importance_sampling_level", "scale_rewards",
+                "mask_truncated_completions", "beta", "epsilon", "epsilon_high", "num_iterations",
             )  # fmt: skip
             return "GRPO", {name: getattr(objective, name) for name in names}, _reward(run, objective.reward or "")
         case PpoSpec():

@@ -1,8 +1,8 @@
 """Where an online objective's rewards come from: a Python function, or the model of a `reward` run.
 
 A function is called as TRL calls one, with keyword arguments: `prompts` and `completions` (texts), and the rows' other
-columns as lists, of which it may name those it wants; it returns a number per completion. It is the user's code, so
-whatever it raises stops the run with its own words and place.
+columns as lists, of which it may name those it wants; it returns a number per completion, or None for one that it does
+not judge. It is the user's code, so whatever it raises stops the run with its own words and place.
 """
 
 import importlib
@@ -35,7 +35,7 @@ class RewardSource(Protocol):
     """Says how good replies are."""
 
     def score(self, rows: Sequence[Conversation], replies: Sequence[str]) -> list[float]:
-        """A number for each reply to the prompt of each row. Raises TrainingError when there is none."""
+        """A number for each reply to the prompt of each row, NaN where it has none. Raises TrainingError."""
         ...
 
 
@@ -76,15 +76,16 @@ class FunctionReward:
 
     def _numbers(self, returned: Any, expected: int) -> list[float]:
         try:
-            numbers = [] if isinstance(returned, str | bytes | Mapping) else [float(value) for value in returned]
+            values = [] if isinstance(returned, str | bytes | Mapping) else list(returned)
+            numbers = [None if value is None else float(value) for value in values]
         except (TypeError, ValueError):
             numbers = []
-        if len(numbers) != expected or not all(map(math.isfinite, numbers)):
+        if len(numbers) != expected or not all(number is None or math.isfinite(number) for number in numbers):
             raise TrainingError(
                 f"the reward function {self._name} must return a list of {expected} finite numbers, one per "
-                f"completion, and returned {reprlib.repr(returned)}; mend it and go on with --resume"
+                f"completion (None: not judged), and returned {reprlib.repr(returned)}; mend it and go on with --resume"
             )
-        return numbers
+        return [math.nan if number is None else number for number in numbers]
 
 
 class ModelReward:

@@ -6,6 +6,7 @@ step's seed and a reply's place in the step, so a resumed run makes the same rep
 A model that is spread over ranks stays so: they make their replies in step, a layer being gathered for each token.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.evaluation.generate import reply_seeds, sample
+from tunesmith.errors import TrainingError
+from tunesmith.evaluation.generate import end_tokens, reply_seeds, sample
 from tunesmith.training import ranks
 from tunesmith.training.batches import Row
 from tunesmith.training.prompt import Prompt
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A reply to a prompt, with its reward and the reference's log-probability of each of its tokens (tokens,)."""
+    """A reply to a prompt, with its reward (NaN: it has none) and the reference's log-probability of each token.
+
+    `reference` is (tokens,); not `ended`: the reply was cut off.
+    """
 
     row: Row
     reward: float
@@ -61,6 +66,7 @@ class Policy:
         self._reference = reference
         self._reward = reward
         self._max_completion_length = max_completion_length
+        self._ends = end_tokens(model.generation_config, tokenizer)
         self._in_step = is_sharded(model)
 
     def rollouts(self, prompts: Sequence[Prompt], seed: int, *, each: int = 1) -> list[Rollout]:
@@ -80,9 +86,9 @@ class Policy:
             reference = ranks.each(rows, self._known, in_step=self._in_step)
         finally:
             self._model.train(training)
-        device, longest = self._model.device, self._max_completion_length
+        device = self._model.device
         return [
-            Rollout(row, reward, len(known) < longest, known.to(device))
+            Rollout(row, reward, int(row.tokens[-1]) in self._ends, known.to(device))
             for row, reward, known in zip(rows, rewards, reference, strict=True)
         ]
 
@@ -118,11 +124,17 @@ class Policy:
         rises too is bought with quality.
         """
         rollouts = self.rollouts(prompts, seed=0)
+        rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
+        if not rewards:
+            raise TrainingError(
+                "the reward function returned None for every reply to a held-out prompt; mend it and go on with "
+                "--resume, or hold out prompts that it has a reward for"
+            )
         drift = self._logps(token_loss, [rollout.row for rollout in rollouts]) - sum(
             float(rollout.reference.sum()) for rollout in rollouts
         )
         measures = {
-            "reward": _mean([rollout.reward for rollout in rollouts]),
+            "reward": _mean(rewards),
             "kl": drift / sum(rollout.tokens for rollout in rollouts),
             "completions/mean_length": _mean([rollout.tokens for rollout in rollouts]),
         }

@@ -1,7 +1,10 @@
 """GRPO against TRL 1.16: same weights, replies and advantages, fp32; loss and gradients of a step agree to 1e-5."""
 
+import math
+from math import nan
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,26 +59,33 @@ def grid(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("loss_type", "beta", "num_iterations"),
-    [("dapo", 0.0, 1), ("dapo", 0.04, 2), ("grpo", 0.04, 1), ("dr_grpo", 0.1, 2)],
+    "options",
+    [
+        {"loss_type": "dapo"},
+        {"loss_type": "dapo", "beta": 0.04, "num_iterations": 2, "epsilon": 0.05, "epsilon_high": 0.02},
+        {"loss_type": "bnpo", "beta": 0.04},
+        {"loss_type": "grpo", "beta": 0.04},
+        {"loss_type": "grpo", "beta": 0.04, "num_iterations": 2, "importance_sampling_level": "sequence"},
+        {"loss_type": "dr_grpo", "beta": 0.1, "num_iterations": 2},
+        {"loss_type": "dapo", "beta": 0.04, "mask_truncated_completions": True},
+        {"loss_type": "grpo", "beta": 0.04, "mask_truncated_completions": True},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
 )
-def test_a_step_is_that_of_trl(
-    loss_type: str, beta: float, num_iterations: int, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
+def test_a_step_is_that_of_trl(options: dict[str, Any], tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    several, masked = "num_iterations" in options, "mask_truncated_completions" in options
     rows = make_replies()
     advantages = [0.9, -1.2, 0.4, -0.1]
     reference = token_logps(TokenLoss(model_away_from_its_base(0.0)), rows)
-    before = token_logps(TokenLoss(model_away_from_its_base(0.05)), rows) if num_iterations > 1 else [None] * REPLIES
+    before = token_logps(TokenLoss(model_away_from_its_base(0.05)), rows) if several else [None] * REPLIES
 
     model, other = model_away_from_its_base(0.06), model_away_from_its_base(0.06)
-    spec = GrpoSpec(
-        reward="unused:here", loss_type=loss_type, beta=beta, num_iterations=num_iterations,
-        max_completion_length=LONGEST, num_generations=REPLIES,
-    )  # fmt: skip
+    spec = GrpoSpec(reward="unused:here", max_completion_length=LONGEST, num_generations=REPLIES, **options)
+    ended = [True, False, True, True]
     grpo = Grpo(spec, SimpleNamespace(), TokenLoss(model))
     scored = [
-        Scored(Rollout(row, 0.0, True, known), advantage, 0.0, old)
-        for row, known, advantage, old in zip(rows, reference, advantages, before, strict=True)
+        Scored(Rollout(row, 0.0, whole, known), advantage, 0.0, old)
+        for row, whole, known, advantage, old in zip(rows, ended, reference, advantages, before, strict=True)
     ]
     loss = grpo.loss(collate(scored)).total / grpo.weight(scored)
     loss.backward()
@@ -85,22 +95,23 @@ def test_a_step_is_that_of_trl(
         args=trl.GRPOConfig(
             output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
             per_device_train_batch_size=REPLIES, num_generations=REPLIES, max_completion_length=LONGEST,
-            loss_type=loss_type, beta=beta, num_iterations=num_iterations,
+            **options,
         ),
         train_dataset=datasets.Dataset.from_dict({"prompt": ["one"] * 4}), processing_class=tokenizer,
     )  # fmt: skip
     trainer.current_gradient_accumulation_steps = 1
     replies = [torch.from_numpy(row.tokens[PROMPT:].astype(np.int64)) for row in rows]
+    learned = [torch.full_like(reply, whole or not masked) for reply, whole in zip(replies, ended, strict=True)]
     inputs = {
         "prompt_ids": torch.from_numpy(np.stack([row.tokens[:PROMPT] for row in rows]).astype(np.int64)),
         "prompt_mask": torch.ones(REPLIES, PROMPT, dtype=torch.long),
         "completion_ids": grid(replies),
-        "completion_mask": grid([torch.ones_like(reply) for reply in replies]),
+        "completion_mask": grid(learned),
         "advantages": torch.tensor(advantages),
-        "num_items_in_batch": torch.tensor(float(sum(map(len, replies)))),
+        "num_items_in_batch": torch.tensor(float(sum(map(torch.sum, learned)))),
         "ref_per_token_logps": grid(reference),
     }
-    if num_iterations > 1:
+    if several:
         inputs["old_per_token_logps"] = grid(before)
     expected = trainer._compute_loss(other, inputs)
     expected.backward()
@@ -124,13 +135,21 @@ class Told:
         return [Rollout(row, reward, True, torch.zeros(len(row.tokens) - PROMPT)) for reward in self._rewards]
 
 
-@pytest.mark.parametrize("scale_rewards", ["group", "none"])
-def test_advantages_are_rewards_against_their_groups(scale_rewards: str) -> None:
-    rewards = [1.0, 2.0, 6.0, 5.0, 5.0, 5.0]
+@pytest.mark.parametrize("rewards", [[1.0, 2.0, 6.0, 5.0, 5.0, 5.0], [1.0, nan, 6.0, nan, nan, 5.0], [nan] * 6])
+@pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
+def test_advantages_are_rewards_against_those_of_their_group_that_were_given(
+    scale_rewards: str, rewards: list[float]
+) -> None:
     spec = GrpoSpec(reward="unused:here", num_generations=3, scale_rewards=scale_rewards)
-    scored = Grpo(spec, Told(rewards), TokenLoss(make_model())).prepare([], 0)
+    grpo = Grpo(spec, Told(rewards), TokenLoss(make_model()))
+    scored = grpo.prepare([], 0)
     groups = torch.tensor(rewards).view(2, 3)
-    expected = groups - groups.mean(1, keepdim=True)
-    if scale_rewards == "group":
-        expected = expected / (groups.std(1, keepdim=True) + 1e-4)
-    assert [example.advantage for example in scored] == pytest.approx(expected.flatten().tolist())
+    expected = groups - torch.nanmean(groups, 1, keepdim=True)
+    if scale_rewards != "none":
+        expected = expected / (trl.trainer.utils.nanstd(groups, 1 if scale_rewards == "group" else None, True) + 1e-4)
+    assert [example.advantage for example in scored] == pytest.approx(torch.nan_to_num(expected).flatten().tolist())
+    measures = grpo.loss(collate(scored)).measures
+    given = groups[~groups.isnan()]
+    assert measures["reward"].count == len(given)
+    assert measures["reward"].total == pytest.approx(float(given.sum()))
+    assert math.isfinite(measures["reward_std"].total)

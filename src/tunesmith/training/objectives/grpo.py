@@ -3,9 +3,11 @@
 Several replies to one prompt are each other's baseline: a reply's advantage is its reward against the group's mean,
 in the group's standard deviations. No value model is needed. `dapo` (https://arxiv.org/abs/2503.14476) divides by all
 tokens of the step, `grpo` averages within each reply first, `dr_grpo` (https://arxiv.org/abs/2503.20783) divides by a
-constant.
+constant. `bnpo` divides by the tokens of what a process of TRL runs at once; here that is the step, as in `dapo`.
+Ratios of whole replies are GSPO's (https://arxiv.org/abs/2507.18071).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,10 +57,14 @@ class Grpo:
         each = self._spec.num_generations
         rollouts = self._policy.rollouts(examples, seed, each=each)
         rewards = torch.tensor([rollout.reward for rollout in rollouts]).view(-1, each)  # (prompts, replies)
-        std = rewards.std(dim=1, keepdim=True)
-        advantages = rewards - rewards.mean(dim=1, keepdim=True)
-        if self._spec.scale_rewards == "group":
-            advantages = advantages / (std + STD_FLOOR)
+        std = _std(rewards)
+        advantages = rewards - rewards.nanmean(dim=1, keepdim=True)
+        match self._spec.scale_rewards:
+            case "group":
+                advantages = advantages / (std + STD_FLOOR)
+            case "batch":
+                advantages = advantages / (_std(rewards.view(1, -1)) + STD_FLOOR)
+        advantages = advantages.nan_to_num(nan=0.0)  # nothing is learned from a reply without a reward
         old: Sequence[Tensor | None] = [None] * len(rollouts)
         if self.updates > 1:
             rows = [rollout.row for rollout in rollouts]
@@ -74,10 +80,10 @@ class Grpo:
         return to_send(token_logps(self._token_loss, rows))
 
     def weight(self, examples: Sequence[Scored]) -> float:
-        """All tokens of the step's replies (dapo), the replies (grpo), or a constant for each (dr_grpo)."""
+        """All tokens of the step's replies (dapo, bnpo), the replies (grpo), or a constant for each (dr_grpo)."""
         match self._spec.loss_type:
-            case "dapo":
-                return sum(example.rollout.tokens for example in examples)
+            case "dapo" | "bnpo":
+                return max(1, sum(example.rollout.tokens for example in examples if self._learns_from(example)))
             case "grpo":
                 return len(examples)
             case "dr_grpo":
@@ -91,23 +97,34 @@ class Grpo:
         old = torch.cat(known).to(logps.device) if known else logps.detach()
         reference = torch.cat([rollout.reference for rollout in rollouts])
         advantages = logps.new_tensor([example.advantage for example in batch.examples])[batch.row_of_target]
-        ratio = torch.exp(logps - old)
-        clipped = ratio.clamp(1 - spec.epsilon, 1 + spec.epsilon)
+        tokens = logps.new_tensor([rollout.tokens for rollout in rollouts])  # (replies,)
+        change = logps - old
+        if spec.importance_sampling_level == "sequence":
+            change = (batch.row_sums(change) / tokens)[batch.row_of_target]
+        ratio = torch.exp(change)
+        low, high = 1 - spec.epsilon, 1 + (spec.epsilon if spec.epsilon_high is None else spec.epsilon_high)
+        clipped = ratio.clamp(low, high)
         per_token = -torch.min(ratio * advantages, clipped * advantages)
         # Schulman's k3: never negative, and unbiased.
         kl = torch.exp(reference - logps) - (reference - logps) - 1
         if spec.beta:
             per_token = per_token + spec.beta * kl * ratio
         if spec.loss_type == "grpo":
-            tokens = logps.new_tensor([rollout.tokens for rollout in rollouts])
             per_token = per_token / tokens[batch.row_of_target]
-        away = ((ratio < 1 - spec.epsilon) & (advantages < 0)) | ((ratio > 1 + spec.epsilon) & (advantages > 0))
+        if spec.mask_truncated_completions:
+            kept = logps.new_tensor([self._learns_from(example) for example in batch.examples])
+            per_token = per_token * kept[batch.row_of_target]
+        away = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
+        deviations = [example.group_std for example in batch.examples if not math.isnan(example.group_std)]
         measures = rollout_measures(rollouts) | {
             "kl": Measure(kl.detach().sum(), len(kl)),
-            "reward_std": Measure(sum(example.group_std for example in batch.examples), len(rollouts)),
+            "reward_std": Measure(sum(deviations), len(deviations)),
             "clip_ratio": Measure(away.float().sum(), len(kl)),
         }
         return Loss(per_token.sum(), measures)
+
+    def _learns_from(self, example: Scored) -> bool:
+        return example.rollout.ended or not self._spec.mask_truncated_completions
 
     def validate(self, examples: Sequence[Prompt], mean_loss: MeanLoss[Scored]) -> Validation:
         """The negated mean reward of a reply to each held-out prompt."""
@@ -118,8 +135,16 @@ class Grpo:
 def rollout_measures(rollouts: Sequence[Rollout]) -> dict[str, Measure]:
     """What there is to see in any rollouts, by TRL's names."""
     count = len(rollouts)
+    rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
     return {
-        "reward": Measure(sum(rollout.reward for rollout in rollouts), count),
+        "reward": Measure(sum(rewards), len(rewards)),
         "completions/mean_length": Measure(sum(rollout.tokens for rollout in rollouts), count),
         "completions/clipped_ratio": Measure(sum(not rollout.ended for rollout in rollouts), count),
     }
+
+
+def _std(rewards: Tensor) -> Tensor:
+    """Standard deviation of each row (rows, 1), by those that are not NaN; NaN where they are fewer than two."""
+    scored = (~rewards.isnan()).sum(dim=1, keepdim=True)
+    squares = (rewards - rewards.nanmean(dim=1, keepdim=True)).square().nansum(dim=1, keepdim=True)
+    return (squares / (scored - 1)).where(scored > 1, torch.nan).sqrt()

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1909.08593). Names and defaults are those of TRL's PPO; th
 there is no second model to hold.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from tunesmith.errors import TrainingError
 from tunesmith.spec import PpoSpec
 from tunesmith.training import ranks
 from tunesmith.training.batches import Example, MicroBatch, Row, micro_batches
@@ -71,6 +73,11 @@ class Ppo:
         """One reply to each prompt, with advantages that have mean 0 and variance 1 over the step's tokens."""
         spec = self._spec
         rollouts = self._policy.rollouts(examples, seed)
+        if any(math.isnan(rollout.reward) for rollout in rollouts):
+            raise TrainingError(
+                "the reward function returned None, and ppo needs a number for each reply; return one and go on with "
+                "--resume, or use objective.kind: grpo"
+            )
         known = ranks.each(rollouts, self._before, in_step=self._token_loss.sharded)
         estimates = []
         for rollout, before in zip(rollouts, known, strict=True):
