@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import run_ranks
 from test_train import make_spec, read_events
 
 from tunesmith.models.load import load_reward_model, load_tuned
@@ -41,3 +42,19 @@ def test_rlhf_trains_the_reward_model_and_then_the_policy_and_resumes_between(pa
     assert all({"reward", "kl", "completions/mean_length"} <= step.measures.keys() for step in steps)
     assert load_tuned(run, dtype=torch.float32) is not None
     assert load_reward_model(stage, dtype=torch.float32) is not None
+
+
+@pytest.mark.slow
+def test_two_ranks_that_share_the_model_rank_and_reward_as_one_does(pairs: Path, tmp_path: Path) -> None:
+    objective = {"kind": "rlhf", "policy": {"kind": "ppo", "max_completion_length": 6, "num_ppo_epochs": 1}}
+    training = {"steps": 2, "epochs": None, "batch_size": 3, "max_length": 96, "eval_every": 2, "sharding": "fsdp"}
+    one = train(make_spec(pairs, tmp_path / "one", objective=objective, training=training)).run
+    both = make_spec(pairs, tmp_path / "both", objective=objective, training=training)
+    run_ranks(2, lambda: train(both) and None)
+    for own, other in zip(told(RunFolder(Path(both.output))), told(one), strict=True):
+        assert own == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def told(run: RunFolder) -> list[dict[str, float]]:
+    events = [event for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
+    return [{"loss": event.loss, **event.measures} for event in events]

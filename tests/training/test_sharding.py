@@ -15,10 +15,10 @@ from tunesmith.assets import embedded_model
 from tunesmith.models.adapters import attach
 from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.spec import AdapterSpec
-from tunesmith.training import ranks
+from tunesmith.training import ranks, sharding
 from tunesmith.training.batches import collate
 from tunesmith.training.objectives.sft import Sft
-from tunesmith.training.sharding import give_back, shard
+from tunesmith.training.sharding import gathered, give_back, shard
 
 CPU = torch.device("cpu")
 
@@ -88,5 +88,36 @@ def test_in_bf16_no_layer_is_held_between_its_forward_and_its_backward_pass() ->
         assert weights
         assert not any(kept.untyped_storage().nbytes() for kept in weights)
         loss.backward()
+
+    run_ranks(2, held)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("room", [True, False])
+def test_layers_stay_whole_for_many_passes_where_there_is_room(
+    kind: str, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "_free_bytes", lambda model: 2 * sharding._whole_bytes(model) - (not room))
+    rows = make_rows(2)
+    tokens = collate(rows).input_ids
+
+    def held() -> None:
+        ranks.join()
+        model = attach(make_model(), AdapterSpec(kind=kind))
+        inner = model.get_base_model() if kind == "lora" else model  # which is what generation calls
+        expected, first = inner(tokens).logits, inner.model.layers[0]
+        shard(model, CPU)
+        objective = Sft(model)
+        give_back(model)
+        with gathered(model), torch.no_grad():
+            for _ in range(2):
+                torch.testing.assert_close(inner(tokens).logits, expected)
+            assert not isinstance(inner.model.embed_tokens.weight, DTensor)
+            assert isinstance(first.input_layernorm.weight, DTensor) != room
+        assert all(isinstance(value, DTensor) for name, value in model.named_parameters() if "lora" not in name)
+        loss = objective.loss(collate(rows)).total
+        assert isinstance(first.input_layernorm.weight, DTensor)
+        loss.backward()
+        assert all(isinstance(value, DTensor) for name, value in model.named_parameters() if "lora" not in name)
 
     run_ranks(2, held)

@@ -3,7 +3,8 @@
 Replies are sampled at temperature 1, so they are draws from the very distribution whose gradient is taken; they are
 made in batches with a KV cache, and are the larger part of an online step's time. All randomness comes from the
 step's seed and a reply's place in the step, so a resumed run makes the same replies, and so does any number of ranks.
-A model that is spread over ranks stays so: they make their replies in step, a layer being gathered for each token.
+Ranks that share a model make their replies in step; it stays spread then, a layer being gathered for each token, unless
+their GPUs have room for all of it.
 """
 
 import math
@@ -22,7 +23,7 @@ from tunesmith.training.batches import Row
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
 from tunesmith.training.rewards import RewardSource
-from tunesmith.training.sharding import is_sharded, outermost_gathered
+from tunesmith.training.sharding import gathered, is_sharded
 from tunesmith.training.token_loss import TokenLoss, row_logps, to_send
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Policy:
     def _reply(self, asked: Sequence["_Asked"]) -> list[list[list[int]]]:
         """The tokens of the replies to each prompt."""
         each = len(asked[0].seeds)
-        with outermost_gathered(self._model):
+        with gathered(self._model):
             replies = sample(
                 self._model,
                 self._tokenizer,

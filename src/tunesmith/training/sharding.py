@@ -72,15 +72,24 @@ def give_back(model: nn.Module) -> None:
 
 
 @contextmanager
-def outermost_gathered(model: nn.Module) -> Iterator[None]:
-    """What is outside the layers of a sharded model stays whole in the block.
+def gathered(model: nn.Module) -> Iterator[None]:
+    """For generation, which is many passes without a gradient: what is outside a sharded model's layers stays whole.
 
-    Generation with an adapter calls the base inside it, past the outermost module, which would gather that.
+    The layers do, too, where every rank's memory has room for as much again beside them. Generation with an adapter
+    calls the base inside it, past the outermost module, which would gather what is outside.
     """
-    for part in _sharded(model):
+    outermost = list(_sharded(model))
+    layers = [part for part in model.modules() if isinstance(part, FSDPModule) and part not in outermost]
+    kept = layers if outermost and all(ranks.gather(2 * _whole_bytes(model) <= _free_bytes(model))) else []
+    for layer in kept:
+        layer.set_reshard_after_forward(False, recurse=False)
+    for part in (*outermost, *kept):
         part.unshard()
     yield
-    give_back(model)
+    for layer in kept:
+        layer.set_reshard_after_forward(True, recurse=False)
+    for part in (*outermost, *kept):
+        part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -113,3 +122,20 @@ def whole_state(model: nn.Module) -> dict[str, Any] | None:
 
 def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
     return (part for part in (model, *model.children()) if isinstance(part, FSDPModule))
+
+
+def _whole_bytes(model: nn.Module) -> int:
+    """Of all that is spread, as it is gathered."""
+    states = [part._get_fsdp_state() for part in model.modules() if isinstance(part, FSDPModule)]
+    dtype = states[0]._mp_policy.param_dtype
+    spread = [parameter for parameter in model.parameters() if isinstance(parameter, DTensor)]
+    return sum(parameter.numel() * (dtype or parameter.dtype).itemsize for parameter in spread)
+
+
+def _free_bytes(model: nn.Module) -> int:
+    """Of this rank's GPU; none of a CPU's, whose memory is that of all ranks."""
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return 0
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
