@@ -155,6 +155,14 @@ def test_rows_that_the_objective_cannot_learn_from_are_refused(tmp_path: Path) -
     assert not run.ejected.exists()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_bf16_is_asked_for_so_that_transformers_gives_it_on_a_cpu_too(precision: str, tmp_path: Path) -> None:
+    training = {"steps": 1, "max_length": 64, "precision": precision}
+    script = eject(make_run(tmp_path, tickets(), training=training))
+    assert f"bf16={precision == 'bf16'}" in script
+    assert ("use_cpu=not torch.accelerator.is_available()" in script) == (precision == "bf16")
+
+
 def test_a_constant_learning_rate_is_warmed_up_as_in_the_run(tmp_path: Path) -> None:
     training = {"steps": 4, "max_length": 64, "scheduler": "constant", "warmup": 0.5}
     assert "lr_scheduler_type='constant_with_warmup'" in eject(make_run(tmp_path, tickets(), training=training))
@@ -164,7 +172,7 @@ def test_a_constant_learning_rate_is_warmed_up_as_in_the_run(tmp_path: Path) -> 
 def test_the_scripts_train(tmp_path: Path) -> None:
     """One after another in a process of their own, which imports TRL once and nothing of ours."""
     pytest.importorskip("trl")
-    objectives = dict.fromkeys(OBJECTIVES, "lora") | {"reward": "full"}
+    objectives = dict.fromkeys(OBJECTIVES, "lora") | {"reward": "full", "ipo": "prefix"}
     for name, adapter in objectives.items():
         folder = tmp_path / name
         folder.mkdir()

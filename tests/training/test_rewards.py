@@ -51,6 +51,13 @@ def test_a_reply_that_a_function_does_not_judge_has_no_reward(tmp_path: Path) ->
     assert math.isnan(unjudged)
 
 
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit"])
+def test_what_would_end_the_process_keeps_the_run_too(raised: str, tmp_path: Path) -> None:
+    code = f"def reward(completions):\n    raise {raised}\n"
+    with pytest.raises(TrainingError, match=rf"raised {raised} \(.*rewards\.py:2\); mend it and"):
+        reward(tmp_path, code).score(ROWS, ["a", "b"])
+
+
 @pytest.mark.parametrize("returned", ["[1.0]", "[1.0, float('nan')]", "None", "['a', 'b']", "'12'", "{1: 1, 2: 2}"])
 def test_what_is_not_a_number_per_completion_is_refused(returned: str, tmp_path: Path) -> None:
     with pytest.raises(

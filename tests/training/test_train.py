@@ -129,7 +129,7 @@ def test_full_fine_tuning_leaves_a_model_that_loads_by_itself(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
-    number: signal.Signals, tickets: Path, tmp_path: Path
+    number: signal.Signals, tickets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, StepEvent) and event.step == 3:
@@ -139,6 +139,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     before = signal.getsignal(number)
     stopped = train(spec, observer=interrupt)
     assert signal.getsignal(number) is before
+    assert "stopping after the step under way" in caplog.text
     assert (stopped.reason, stopped.steps) == ("interrupted", 3)
     assert (stopped.run.checkpoints / "step-3").is_dir()
     assert not stopped.run.adapter.exists()

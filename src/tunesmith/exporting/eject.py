@@ -44,6 +44,8 @@ def eject(run: RunFolder) -> str:
 def trainer_script(run: RunFolder, spec: RunSpec, rows: RunRows, *, folder: Path) -> str:
     """The script up to where its `trainer` is made; `rows` are written into `folder`. Raises as `eject` does."""
     trainer, options, setup = _trainer(run, spec)
+    if spec.adapter.kind == "prefix":
+        options["gradient_checkpointing"] = False  # TRL's default; it forgets the keys and values that are learned
     folder = folder.resolve()
     parts = {"train": rows.train} | ({"eval": rows.validation} if rows.validation else {})
     written = {name: trl_rows(part, spec.objective) for name, part in parts.items()}
@@ -212,6 +214,8 @@ def _arguments(trainer: str, options: dict[str, Any], training: TrainingSpec, *,
     yield "    output_dir=OUTPUT,"
     for name, value in (values | options).items():
         yield f"    {name}={value!r},"
+    if training.precision == "bf16":
+        yield "    use_cpu=not torch.accelerator.is_available(),"  # or transformers refuses bf16 without a GPU
     yield ")"
 
 

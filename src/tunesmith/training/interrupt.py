@@ -1,10 +1,13 @@
 """Ctrl-C asks politely: the step under way is finished and kept. A second Ctrl-C stops at once."""
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -21,6 +24,7 @@ def polite_interrupts() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.set()
+        log.warning("stopping after the step under way, with a checkpoint; once more stops at once")
         signal.signal(number, before[signal.Signals(number)])
 
     try:

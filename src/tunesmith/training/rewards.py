@@ -66,10 +66,11 @@ class FunctionReward:
             returned = self._function(
                 **{key: value for key, value in given.items() if self._wants_all or key in self._wanted}
             )
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # interrupted where it hangs, it must be told, too
             place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
             raise TrainingError(
-                f"the reward function {self._name} raised {type(error).__name__}: {error} "
+                f"the reward function {self._name} raised {said} "
                 f"({place.filename}:{place.lineno}); mend it and go on with --resume"
             ) from error
         return self._numbers(returned, len(replies))
