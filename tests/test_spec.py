@@ -132,6 +132,11 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
             "objective.kind: found 'dqo'; expected one of 'sft', 'dpo', 'reward', 'grpo', 'ppo', 'rlhf'",
         ),
         ({"objective": {"kind": "grpo"}}, "objective.reward is missing: the folder of a reward run, path.py:function"),
+        ({"objective": {"kind": "ppo", "reward": []}}, "objective.reward is missing"),
+        (
+            {"objective": {"kind": "grpo", "reward": ["a:b", "a:c"], "reward_weights": [1.0]}},
+            "objective.reward_weights: 1 for 2 rewards; give one for each",
+        ),
         (
             {"objective": {"kind": "rlhf", "policy": {"kind": "grpo", "reward": "a:b"}}},
             "rlhf trains the reward model itself; remove policy.reward, or use kind: grpo",

@@ -149,7 +149,10 @@ class GrpoSpec(_Section):
     """Policy gradient on replies that the model makes itself, each judged against others to the same prompt."""
 
     kind: Literal["grpo"] = "grpo"
-    reward: str | None = Field(None, description="the folder of a reward run, path.py:function, or module:function")
+    reward: str | list[str] | None = Field(
+        None, description="the folder of a reward run, path.py:function, or module:function; or several of them"
+    )
+    reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     num_generations: Annotated[int, Field(ge=2)] = Field(8, description="replies to each prompt of a step")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
     loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
@@ -172,7 +175,10 @@ class PpoSpec(_Section):
     """Policy gradient with a value head, the KL to the reference being part of the reward."""
 
     kind: Literal["ppo"] = "ppo"
-    reward: str | None = Field(None, description="the folder of a reward run, path.py:function, or module:function")
+    reward: str | list[str] | None = Field(
+        None, description="the folder of a reward run, path.py:function, or module:function; or several of them"
+    )
+    reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
     num_ppo_epochs: Positive = Field(4, description="updates made of the same replies")
     kl_coef: Annotated[float, Field(ge=0)] = 0.05
@@ -186,6 +192,12 @@ class PpoSpec(_Section):
 OnlineSpec: TypeAlias = Annotated[GrpoSpec | PpoSpec, Field(discriminator="kind")]
 
 
+def rewards_of(objective: GrpoSpec | PpoSpec) -> list[str]:
+    """What `reward` names, none to several."""
+    named = objective.reward
+    return named if isinstance(named, list) else [named] if named else []
+
+
 class RlhfSpec(_Section):
     """A reward model from the preference rows, then a policy that it rewards, both by the same `training` section."""
 
@@ -195,10 +207,11 @@ class RlhfSpec(_Section):
 
     @model_validator(mode="after")
     def _the_reward_is_trained(self) -> Self:
-        if self.policy.reward is not None:
-            raise ValueError(
-                "rlhf trains the reward model itself; remove policy.reward, or use kind: " + self.policy.kind
-            )
+        for name in ("reward", "reward_weights"):
+            if getattr(self.policy, name) is not None:
+                raise ValueError(
+                    f"rlhf trains the reward model itself; remove policy.{name}, or use kind: {self.policy.kind}"
+                )
         return self
 
 
@@ -283,10 +296,14 @@ class RunSpec(_Section):
     def _adapter_and_objective_fit(self) -> Self:
         kind, adapter = self.objective.kind, self.adapter
         online = isinstance(self.objective, GrpoSpec | PpoSpec | RlhfSpec)
-        if isinstance(self.objective, GrpoSpec | PpoSpec) and self.objective.reward is None:
-            raise ValueError(
-                "objective.reward is missing: the folder of a reward run, path.py:function or module:function"
-            )
+        if isinstance(self.objective, GrpoSpec | PpoSpec):
+            rewards, weights = len(rewards_of(self.objective)), self.objective.reward_weights
+            if not rewards:
+                raise ValueError(
+                    "objective.reward is missing: the folder of a reward run, path.py:function or module:function"
+                )
+            if weights is not None and len(weights) != rewards:
+                raise ValueError(f"objective.reward_weights: {len(weights)} for {rewards} rewards; give one for each")
         if self.data.replay is not None and not isinstance(self.objective, SftSpec):
             raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
         if self.engine == "trl" and isinstance(self.objective, PpoSpec | RlhfSpec):

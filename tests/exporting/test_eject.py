@@ -60,10 +60,12 @@ def make_objective_run(tmp_path: Path, name: str, adapter: str = "lora") -> RunF
         reward.write_text(
             "from scale import BY\n\ndef reward(completions, reference, **columns):\n"
             "    assert isinstance(columns['prompts'][0], str)\n"
-            "    return [-abs(len(text) - len(wanted)) * BY for text, wanted in zip(completions, reference)]\n"
+            "    return [-abs(len(text) - len(wanted)) * BY for text, wanted in zip(completions, reference)]\n\n"
+            "def asks(completions):\n    return ['?' in text for text in completions]\n"
         )
         (tmp_path / "scale.py").write_text("BY = 2.0\n")
-        objective |= {"reward": f"{reward}:reward", "num_generations": 4}
+        rewards = [f"{reward}:reward", f"{reward}:asks"]
+        objective |= {"reward": rewards, "reward_weights": [1.0, 0.5], "num_generations": 4}
     return make_run(tmp_path, rows, objective=objective, adapter={"kind": adapter})
 
 

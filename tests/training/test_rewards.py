@@ -9,7 +9,7 @@ from test_train import make_spec, read_events
 from tunesmith.dataset.conversation import Conversation, Message
 from tunesmith.errors import RunError, SpecError, TrainingError
 from tunesmith.training.events import EvalEvent, StepEvent
-from tunesmith.training.rewards import FunctionReward, open_reward
+from tunesmith.training.rewards import FunctionReward, Rewards, open_reward, reward_names
 from tunesmith.training.run import train
 
 ROWS = [
@@ -84,6 +84,26 @@ def test_a_module_in_the_working_directory_is_found(tmp_path: Path, monkeypatch:
     assert source.score(ROWS, ["hi", "ho"]) == [1.0, 1.0]
 
 
+class Fixed:
+    def __init__(self, *rewards: float) -> None:
+        self._rewards = list(rewards)
+
+    def score(self, rows: list[Conversation], replies: list[str]) -> list[float]:
+        return self._rewards
+
+
+def test_several_rewards_are_added_up_by_weight_without_those_that_do_not_judge_a_reply() -> None:
+    rewards = Rewards({"right": Fixed(1.0, math.nan, math.nan), "short": Fixed(-4.0, 2.0, math.nan)}, [1.0, 0.5])
+    given = rewards.give([], [])
+    assert [one.total for one in given] == pytest.approx([-1.0, 1.0, math.nan], nan_ok=True)
+    assert given[0].parts == {"right": 1.0, "short": -4.0}
+
+
+def test_rewards_have_short_names_unless_two_are_alike() -> None:
+    assert reward_names(["code/a.py:right", "package.module:short", "runs/judge"]) == ["right", "short", "judge"]
+    assert reward_names(["a.py:reward", "b.py:reward"]) == ["a.py:reward", "b.py:reward"]
+
+
 def test_a_module_is_named_by_its_import_path() -> None:
     assert isinstance(open_reward("math:fsum"), FunctionReward)
 
@@ -110,17 +130,23 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_run_learns_from_the_replies_that_are_judged_and_stops_where_none_is_that_is_held_out(
     pairs: Path, tmp_path: Path
 ) -> None:
-    """The first call is for the held-out prompts."""
+    """Of two rewards, each has its curve."""
     code = tmp_path / "rewards.py"
-    objective = {"kind": "grpo", "reward": f"{code}:reward", "num_generations": 2, "max_completion_length": 4}
+    rewards = {"reward": [f"{code}:length", f"{code}:one"], "reward_weights": [2.0, 0.5]}
+    objective = {"kind": "grpo", **rewards, "num_generations": 2, "max_completion_length": 4}
     training = {"steps": 1, "epochs": None, "batch_size": 4, "eval_every": 1, "max_length": 96}
     code.write_text(
-        "def reward(completions):\n    return [len(text) if n % 3 else None for n, text in enumerate(completions)]\n"
+        "def length(completions):\n    return [len(text) if n % 3 else None for n, text in enumerate(completions)]\n"
+        "def one(completions):\n    return [1.0] * len(completions)\n"
     )
     run = train(make_spec(pairs, tmp_path / "half", objective=objective, training=training)).run
     events = [event for event in read_events(run) if isinstance(event, StepEvent | EvalEvent)]
     assert len(events) == 3
-    assert all(math.isfinite(event.loss) and event.measures["reward"] > 0 for event in events)
-    code.write_text("def reward(completions):\n    return [None for text in completions]\n")
+    for event in events:
+        assert math.isfinite(event.loss)
+        assert event.measures["rewards/length/mean"] > 0
+        assert event.measures["rewards/one/mean"] == 1.0
+        assert event.measures["reward"] > 0.5
+    code.write_text("def length(completions):\n    return [None for text in completions]\none = length\n")
     with pytest.raises(TrainingError, match="None for every reply to a held-out prompt"):
         train(make_spec(pairs, tmp_path / "none", objective=objective, training=training))

@@ -4,7 +4,7 @@ The script has the run's model, adapter, objective and hyperparameters, and read
 from files beside the run (`tunesmith.exporting.trl_rows`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tunesmith.spec import (
     RunSpec,
     SftSpec,
     TrainingSpec,
+    rewards_of,
 )
 
 MICRO_BATCH = 4
@@ -73,7 +74,7 @@ def trainer_script(run: RunFolder, spec: RunSpec, rows: RunRows, *, folder: Path
         f"trainer = {trainer}Trainer(",
         "    model=model,",
         "    args=args,",
-        *(["    reward_funcs=reward,"] if trainer == "GRPO" else []),
+        *(["    reward_funcs=rewards,"] if trainer == "GRPO" else []),
         *(f"    {name}_dataset={name}_rows," for name in parts),
         "    processing_class=tokenizer,",
         *([] if spec.adapter.kind == "full" else ["    peft_config=adapter,"]),
@@ -104,39 +105,54 @@ def _trainer(run: RunFolder, spec: RunSpec) -> tuple[str, dict[str, Any], list[s
         case GrpoSpec():
             names = (
                 "num_generations", "max_completion_length", "loss_type", "importance_sampling_level", "scale_rewards",
-                "mask_truncated_completions", "beta", "epsilon", "epsilon_high", "num_iterations",
+                "mask_truncated_completions", "beta", "epsilon", "epsilon_high", "num_iterations", "reward_weights",
             )  # fmt: skip
-            return "GRPO", {name: getattr(objective, name) for name in names}, _reward(run, objective.reward or "")
+            return "GRPO", {name: getattr(objective, name) for name in names}, _rewards(run, rewards_of(objective))
         case PpoSpec():
             raise RunError(f"{run.root}: TRL has no PPO trainer any more; eject a grpo run instead")
         case RlhfSpec():
             raise RunError(f"{run.root}: rlhf is two runs; eject {run.root / 'reward'}, and a grpo run that it rewards")
 
 
-def _reward(run: RunFolder, reward: str) -> list[str]:
+def _rewards(run: RunFolder, rewards: Sequence[str]) -> list[str]:
+    folders, scores = zip(*(_reward(run, reward) for reward in rewards), strict=True)
+    return [
+        *(f"sys.path.insert(0, {str(folder)!r})" for folder in dict.fromkeys(folders)),
+        *_CALL,
+        "rewards = [",
+        *(f"    rewarding({score})," for score in scores),
+        "]",
+    ]
+
+
+def _reward(run: RunFolder, reward: str) -> tuple[Path, str]:
+    """The folder that its function imports from, and the function."""
     if Path(reward).is_dir():
         raise RunError(
             f"{run.root}: its reward is a model in {reward}, which TRL loads from a merged folder; eject a run whose "
             "reward is a Python function"
         )
     place, _, name = reward.rpartition(":")
-    if place.endswith(".py"):
-        file = Path(place).resolve()
-        folder, score = file.parent, f"runpy.run_path({str(file)!r})[{name!r}]"
-    else:
-        folder, score = Path.cwd(), f"importlib.import_module({place!r}).{name}"
-    return [f"sys.path.insert(0, {str(folder)!r})", f"score = {score}", *_CALL]
+    if not place.endswith(".py"):
+        return Path.cwd(), f"importlib.import_module({place!r}).{name}"
+    file = Path(place).resolve()
+    return file.parent, f"runpy.run_path({str(file)!r})[{name!r}]"
 
 
 _CALL = [
     "",
     "",
-    "def reward(prompts, completions, **columns):",
-    "    texts = [completion[-1]['content'].strip() for completion in completions]",
-    "    given = {'prompts': [asked(prompt) for prompt in prompts], 'completions': texts, **columns}",
+    "def rewarding(score):",
     "    wanted = inspect.signature(score).parameters",
     "    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())",
-    "    return score(**{name: value for name, value in given.items() if every or name in wanted})",
+    "",
+    "    def reward(prompts, completions, **columns):",
+    "        texts = [completion[-1]['content'].strip() for completion in completions]",
+    "        given = {'prompts': [asked(prompt) for prompt in prompts], 'completions': texts, **columns}",
+    "        return score(**{name: value for name, value in given.items() if every or name in wanted})",
+    "",
+    "    reward.__name__ = getattr(score, '__name__', 'reward')",
+    "    return reward",
     "",
     "",
     "def asked(prompt):",

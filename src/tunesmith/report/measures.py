@@ -34,9 +34,9 @@ class MeasureChart:
 
 
 def measure_charts(data: RunData) -> list[MeasureChart]:
-    """A chart for each known measure that the run recorded."""
+    """A chart for each known measure that the run recorded, and for each of several rewards."""
     charts = []
-    for name, (title, unit) in MEASURES.items():
+    for name, (title, unit) in (MEASURES | _rewards(data)).items():
         training = [(float(step.step), step.measures[name]) for step in data.steps if name in step.measures]
         held_out = [(float(event.step), event.measures[name]) for event in data.evals if name in event.measures]
         smooth = list(zip([x for x, _ in training], smoothed([y for _, y in training]), strict=True))
@@ -58,6 +58,13 @@ def measure_charts(data: RunData) -> list[MeasureChart]:
             )
             charts.append(MeasureChart(title, chart))
     return charts
+
+
+def _rewards(data: RunData) -> dict[str, tuple[str, str]]:
+    """Of several rewards, each one's own measure."""
+    recorded = {name: None for step in data.steps for name in step.measures}
+    parts = [name for name in recorded if name.startswith("rewards/") and name.endswith("/mean")]
+    return {name: (f"Reward: {name[len('rewards/') : -len('/mean')]}", "mean reward of a reply") for name in parts}
 
 
 def flags(data: RunData) -> list[Flag]:

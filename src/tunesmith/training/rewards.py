@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +38,38 @@ class RewardSource(Protocol):
     def score(self, rows: Sequence[Conversation], replies: Sequence[str]) -> list[float]:
         """A number for each reply to the prompt of each row, NaN where it has none. Raises TrainingError."""
         ...
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a reply was given: `total`, and by each source its part, before weights; NaN where it was not judged."""
+
+    total: float
+    parts: Mapping[str, float]
+
+
+class Rewards:
+    """Sources of rewards by their names: a reply is given the weighted sum of those that judge it, as in TRL."""
+
+    def __init__(self, sources: Mapping[str, RewardSource], weights: Sequence[float] | None = None) -> None:
+        self._sources = sources
+        self._weights = [1.0] * len(sources) if weights is None else weights
+
+    def give(self, rows: Sequence[Conversation], replies: Sequence[str]) -> list[Given]:
+        """For each reply to the prompt of each row. Raises TrainingError when there is nothing to give."""
+        found = zip(*(source.score(rows, replies) for source in self._sources.values()), strict=True)
+        return [self._summed(dict(zip(self._sources, parts, strict=True))) for parts in found]
+
+    def _summed(self, parts: Mapping[str, float]) -> Given:
+        weighted = zip(self._weights, parts.values(), strict=True)
+        judged = [weight * part for weight, part in weighted if not math.isnan(part)]
+        return Given(sum(judged) if judged else math.nan, parts)
+
+
+def reward_names(rewards: Sequence[str]) -> list[str]:
+    """Short names for what `objective.reward` lists: of the function or folder, where no two are alike."""
+    short = [Path(reward).name.rpartition(":")[2] for reward in rewards]
+    return [name if short.count(name) == 1 else reward for name, reward in zip(short, rewards, strict=True)]
 
 
 def open_reward(reward: str) -> "RunFolder | FunctionReward":

@@ -8,8 +8,8 @@ their GPUs have room for all of it.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +20,10 @@ from tunesmith.errors import TrainingError
 from tunesmith.evaluation.generate import end_tokens, reply_seeds, sample
 from tunesmith.training import ranks
 from tunesmith.training.batches import Row
+from tunesmith.training.objectives import Measure
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
-from tunesmith.training.rewards import RewardSource
+from tunesmith.training.rewards import Given, Rewards
 from tunesmith.training.sharding import gathered, is_sharded
 from tunesmith.training.token_loss import TokenLoss, row_logps, to_send
 
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
 class Rollout:
     """A reply to a prompt, with its reward (NaN: it has none) and the reference's log-probability of each token.
 
-    `reference` is (tokens,); not `ended`: the reply was cut off.
+    `reference` is (tokens,); not `ended`: the reply was cut off. `parts` are the rewards by their sources.
     """
 
     row: Row
     reward: float
     ended: bool
     reference: Tensor
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -58,14 +60,14 @@ class Policy:
         model: "Model",
         tokenizer: "PreTrainedTokenizerBase",
         reference: Reference,
-        reward: RewardSource,
+        rewards: Rewards,
         *,
         max_completion_length: int,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._reference = reference
-        self._reward = reward
+        self._rewards = rewards
         self._max_completion_length = max_completion_length
         self._ends = end_tokens(model.generation_config, tokenizer)
         self._in_step = is_sharded(model)
@@ -82,15 +84,15 @@ class Policy:
         try:
             said = ranks.each(asked, self._reply, in_step=self._in_step)
             answered = [_Answered(one.prompt, replies) for one, replies in zip(asked, said, strict=True)]
-            rewards = [reward for group in ranks.each(answered, self._score) for reward in group]
+            given = [one for group in ranks.each(answered, self._score) for one in group]
             rows = [_row(one.prompt, reply) for one in answered for reply in one.replies]
             reference = ranks.each(rows, self._known, in_step=self._in_step)
         finally:
             self._model.train(training)
         device = self._model.device
         return [
-            Rollout(row, reward, int(row.tokens[-1]) in self._ends, known.to(device))
-            for row, reward, known in zip(rows, rewards, reference, strict=True)
+            Rollout(row, reward.total, int(row.tokens[-1]) in self._ends, known.to(device), reward.parts)
+            for row, reward, known in zip(rows, given, reference, strict=True)
         ]
 
     def _reply(self, asked: Sequence["_Asked"]) -> list[list[list[int]]]:
@@ -107,12 +109,12 @@ class Policy:
             )
         return [replies[start : start + each] for start in range(0, len(replies), each)]
 
-    def _score(self, answered: Sequence["_Answered"]) -> list[list[float]]:
+    def _score(self, answered: Sequence["_Answered"]) -> list[list[Given]]:
         each = len(answered[0].replies)
         replies = [reply for one in answered for reply in one.replies]
         texts = [str(self._tokenizer.decode(reply, skip_special_tokens=True)).strip() for reply in replies]
-        rewards = self._reward.score([one.prompt.source for one in answered for _ in one.replies], texts)
-        return [rewards[start : start + each] for start in range(0, len(rewards), each)]
+        given = self._rewards.give([one.prompt.source for one in answered for _ in one.replies], texts)
+        return [given[start : start + each] for start in range(0, len(given), each)]
 
     def _known(self, rows: Sequence[Row]) -> list[Tensor]:
         return to_send(self._reference.token_logps(rows))
@@ -125,8 +127,8 @@ class Policy:
         rises too is bought with quality.
         """
         rollouts = self.rollouts(prompts, seed=0)
-        rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
-        if not rewards:
+        rewards = {name: measure for name, measure in reward_measures(rollouts).items() if measure.count}
+        if "reward" not in rewards:
             raise TrainingError(
                 "the reward function returned None for every reply to a held-out prompt; mend it and go on with "
                 "--resume, or hold out prompts that it has a reward for"
@@ -135,7 +137,7 @@ class Policy:
             float(rollout.reference.sum()) for rollout in rollouts
         )
         measures = {
-            "reward": _mean(rewards),
+            **{name: float(measure.total) / measure.count for name, measure in rewards.items()},
             "kl": drift / sum(rollout.tokens for rollout in rollouts),
             "completions/mean_length": _mean([rollout.tokens for rollout in rollouts]),
         }
@@ -149,6 +151,16 @@ class Policy:
         """The log-probability of all `rows`."""
         found: list[float] = ranks.each(rows, lambda own: row_logps(token_loss, own).tolist(), in_step=self._in_step)
         return sum(found)
+
+
+def reward_measures(rollouts: Sequence[Rollout]) -> dict[str, Measure]:
+    """The rewards, and where there are several sources those of each, of the replies that were judged; TRL's names."""
+    names = rollouts[0].parts if len(rollouts[0].parts) > 1 else {}
+    columns = {"reward": [rollout.reward for rollout in rollouts]} | {
+        f"rewards/{name}/mean": [rollout.parts[name] for rollout in rollouts] for name in names
+    }
+    judged = {name: [value for value in values if not math.isnan(value)] for name, values in columns.items()}
+    return {name: Measure(sum(values), len(values)) for name, values in judged.items()}
 
 
 @dataclass(frozen=True)

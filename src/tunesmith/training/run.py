@@ -23,7 +23,7 @@ from tunesmith.models.load import load_model, load_tokenizer
 from tunesmith.models.quiet import quiet
 from tunesmith.planning.typical import range_warnings
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec
+from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec, rewards_of
 from tunesmith.training import ranks
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
 from tunesmith.training.data import TrainingData, prepare_data
@@ -150,7 +150,8 @@ def _train(
 ) -> RunResult:
     """One run as `spec` says, `kept` being what its folder says of it; `before` is written just before its start."""
     if isinstance(spec.objective, GrpoSpec | PpoSpec):
-        open_reward(spec.objective.reward or "")
+        for reward in rewards_of(spec.objective):
+            open_reward(reward)
     tokenizer = load_tokenizer(spec.model)
     with ranks.main_first():
         data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))

@@ -28,6 +28,7 @@ from tunesmith.training.objectives.sft import Sft
 from tunesmith.training.preference import Pair
 from tunesmith.training.prompt import Prompt
 from tunesmith.training.reference import Reference
+from tunesmith.training.rewards import Rewards
 from tunesmith.training.rollouts import Policy
 from tunesmith.training.sharding import give_back, shard
 from tunesmith.training.token_loss import TokenLoss
@@ -124,7 +125,7 @@ def _adapter(method: Method, work: Workload) -> AdapterSpec:
 
 
 def _objective(learner: Learner, method: Method, work: Workload) -> Any:
-    model, judge = learner.model, _Judge(learner.judge)
+    model, judge = learner.model, Rewards({"judge": _Judge(learner.judge)})
     if method == "dpo":
         return Dpo(model, loss_type="sigmoid", beta=0.1)
     if method not in ("grpo", "ppo"):

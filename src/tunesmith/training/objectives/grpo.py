@@ -19,7 +19,7 @@ from tunesmith.training import ranks
 from tunesmith.training.batches import MicroBatch, Row
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.prompt import Prompt
-from tunesmith.training.rollouts import Policy, Rollout
+from tunesmith.training.rollouts import Policy, Rollout, reward_measures
 from tunesmith.training.token_loss import TokenLoss, to_send, token_logps
 
 STD_FLOOR = 1e-4
@@ -135,9 +135,8 @@ class Grpo:
 def rollout_measures(rollouts: Sequence[Rollout]) -> dict[str, Measure]:
     """What there is to see in any rollouts, by TRL's names."""
     count = len(rollouts)
-    rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
     return {
-        "reward": Measure(sum(rewards), len(rewards)),
+        **reward_measures(rollouts),
         "completions/mean_length": Measure(sum(rollout.tokens for rollout in rollouts), count),
         "completions/clipped_ratio": Measure(sum(not rollout.ended for rollout in rollouts), count),
     }

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, SftSpec
+from tunesmith.spec import DpoSpec, GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, SftSpec, rewards_of
 from tunesmith.training.objectives import Objective
 from tunesmith.training.objectives.dpo import Dpo
 from tunesmith.training.objectives.grpo import Grpo
@@ -17,7 +17,7 @@ from tunesmith.training.objectives.reward import Reward
 from tunesmith.training.objectives.sft import Sft
 from tunesmith.training.objectives.simpo import Simpo
 from tunesmith.training.reference import Reference
-from tunesmith.training.rewards import ModelReward, open_reward
+from tunesmith.training.rewards import ModelReward, Rewards, RewardSource, open_reward, reward_names
 from tunesmith.training.rollouts import Policy
 from tunesmith.training.token_loss import TokenLoss
 
@@ -74,16 +74,21 @@ def _preference(spec: DpoSpec, model: "Model") -> Objective[Any]:
 
 
 def _policy(spec: RunSpec, online: GrpoSpec | PpoSpec, model: "Model", tokenizer: "PreTrainedTokenizerBase") -> Policy:
-    reward = open_reward(online.reward or "")
-    if isinstance(reward, RunFolder):
-        dtype = torch.bfloat16 if model.device.type == "cuda" else torch.float32
-        source: Any = ModelReward(reward, dtype=dtype, device=model.device)
-    else:
-        source = reward
+    named = rewards_of(online)
+    sources = [_reward_source(reward, model) for reward in named]
     return Policy(
         model,
         tokenizer,
         Reference(model, spec.adapter),
-        source,
+        Rewards(dict(zip(reward_names(named), sources, strict=True)), online.reward_weights),
         max_completion_length=online.max_completion_length,
+    )
+
+
+def _reward_source(reward: str, model: "Model") -> RewardSource:
+    opened = open_reward(reward)
+    if not isinstance(opened, RunFolder):
+        return opened
+    return ModelReward(
+        opened, dtype=torch.bfloat16 if model.device.type == "cuda" else torch.float32, device=model.device
     )
