@@ -16,7 +16,7 @@ from tunesmith.spec import AdapterSpec
 from tunesmith.training import engine as engine_module
 from tunesmith.training.batches import Example, Row, micro_batches
 from tunesmith.training.bench import Work
-from tunesmith.training.bench_worker import make_pairs, make_rows
+from tunesmith.training.bench_worker import LONG_RUN, make_pairs, make_rows
 from tunesmith.training.engine import Engine, make_optimizer
 from tunesmith.training.forest_mask import forest_mask
 from tunesmith.training.fused import rms_norm, rotate, swiglu
@@ -78,7 +78,7 @@ def test_a_gpu_gets_few_micro_batches_a_cpu_ones_with_little_padding() -> None:
 
 
 def loss_and_gradients(
-    examples: list[Example], objective: str, adapter: AdapterSpec, *, forest: bool
+    examples: list[Example], objective: str, adapter: AdapterSpec, *, forest: bool, planned_steps: int = 0
 ) -> tuple[float, torch.Tensor]:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -95,7 +95,8 @@ def loss_and_gradients(
             patch.setattr(engine_module, "use_forest_attention", lambda _model: False)
         optimizer = make_optimizer(model, weight_decay=0.0)
         engine = Engine(
-            model, made, optimizer, device=torch.device("cuda"), bf16=False, max_grad_norm=1e9, seed=0
+            model, made, optimizer, device=torch.device("cuda"), bf16=False, max_grad_norm=1e9, seed=0,
+            planned_steps=planned_steps,
         )  # fmt: skip
         assert engine._planted is forest
     model.train()
@@ -105,14 +106,17 @@ def loss_and_gradients(
 
 
 @on_a_gpu
+@pytest.mark.parametrize("planned_steps", [0, LONG_RUN], ids=["pieces", "whole-layers"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_on_a_gpu_a_forest_gives_the_plain_paths_loss_and_gradients(kind: str, objective: str) -> None:
+def test_on_a_gpu_a_forest_gives_the_plain_paths_loss_and_gradients(
+    kind: str, objective: str, planned_steps: int
+) -> None:
     work = Work("tunesmith", "", vocabulary=2000, steps=0, shared=300, batch_size=8)
     pairs = [replace(pair, reference=(-100.0, -101.0)) for pair in make_pairs(work)]
     examples: list[Example] = [*pairs] if objective == "dpo" else [*make_rows(work)]
     adapter = AdapterSpec(kind="full") if kind == "full" else AdapterSpec(r=8, alpha=16)
     plain, by_plain = loss_and_gradients(examples, objective, adapter, forest=False)
-    planted, by_planted = loss_and_gradients(examples, objective, adapter, forest=True)
+    planted, by_planted = loss_and_gradients(examples, objective, adapter, forest=True, planned_steps=planned_steps)
     assert planted == pytest.approx(plain, rel=1e-6)
     assert float((by_planted - by_plain).norm() / by_plain.norm()) < 1e-5

@@ -22,6 +22,9 @@ from tunesmith.training.precision import multiplies_bf16_fast
 from tunesmith.training.preference import Pair
 
 CEILING_SIZE = 4096 if torch.cuda.is_available() else 2048
+LONG_RUN = 10_000
+"""Steps of the run that the measured ones stand for."""
+
 CEILING_TRIES = 10
 """The ceiling is the fastest of these products of two square matrices: what the machine can do, not what it did."""
 
@@ -135,6 +138,7 @@ def _tunesmith(work: Work) -> tuple[list[float], list[int], list[int]]:
         max_grad_norm=1.0,
         seed=0,
         micro_batch_tokens=MICRO_BATCH_TOKENS if device.type == "cpu" else GPU_TOKENS[0],
+        planned_steps=LONG_RUN,
     )
     seconds = []
     for step in range(work.steps + 1):

@@ -72,7 +72,8 @@ class StepOutcome:
 class Engine:
     """A model, its objective and its optimizer on one device; bf16 is autocast, parameters that learn stay fp32.
 
-    `micro_batch_tokens` is how many padded tokens run through the model at once.
+    `micro_batch_tokens` is how many padded tokens run through the model at once; `planned_steps`, of the whole run, say
+    what is worth preparing.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Engine:
         max_grad_norm: float,
         seed: int,
         micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        planned_steps: int = 0,
     ) -> None:
         self._model: Any = model
         self._objective = objective
@@ -99,7 +101,7 @@ class Engine:
         use_fast_lora(model)
         causal: Any = model  # what learns beside a value head is no model, and reads no forest
         self._planted = objective.reads_forest and use_forest_attention(causal)
-        use_fast_layers(model, planted=self._planted)
+        use_fast_layers(model, planted=self._planted, steps=planned_steps)
         if self._planted and device.type == "cpu":
             few = learning_share(model) <= FEW_PARAMETERS
             micro_batch_tokens = min(micro_batch_tokens, CPU_TOKENS if few else CPU_TOKENS_IN_FULL)

@@ -4,7 +4,7 @@ Autograd takes an expression such as a norm apart, keeps every intermediate and 
 norm's backward pass takes a fifth of the time on a CPU. Projections that read the same input (q, k and v; gate and up)
 share their adapters' passes over it, and their gradients of it are added up in place. Of the last layer, what comes
 after attention is computed only where the loss reads.
-On a GPU they are generated kernels instead (`fused`).
+On a GPU they are generated instead, as whole layers (`generated_layers`) or piece by piece (`fused`).
 Only layers of transformers (5.24) that are known by name to compute exactly this are taken; all others stay.
 """
 
@@ -19,16 +19,17 @@ from transformers.activations import SiLUActivation
 from tunesmith.training.fast_lora import project
 from tunesmith.training.forest_attention import forest_attention, in_forest
 from tunesmith.training.fused import compiled, rms_norm, rotate, swiglu
+from tunesmith.training.generated_layers import is_worth_generating, use_generated_layer
 from tunesmith.training.sharding import is_sharded
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
 
-def use_fast_layers(model: nn.Module, *, planted: bool) -> None:
+def use_fast_layers(model: nn.Module, *, planted: bool, steps: int = 0) -> None:
     """Compute the known layers of `model` as here; its modules, its parameters and their names stay.
 
     A sharded one stays as it is; so does one on a GPU that is not `planted`: the forest's kernel shows whether kernels
-    can be made there.
+    can be made there. `steps` are those that the model is to be trained for.
     """
     if is_sharded(model) or not (planted or next(model.parameters()).device.type == "cpu"):
         return
@@ -37,12 +38,17 @@ def use_fast_layers(model: nn.Module, *, planted: bool) -> None:
         for family in FAMILIES
         for layer, forward in (("RMSNorm", _norm), ("MLP", _feed_forward), ("Attention", _attention))
     }
-    last = {f"{family}DecoderLayer": _last_layer for family in FAMILIES}
-    for module in model.modules():
-        kind = type(module)
-        forward = computed_as.get(kind.__name__) or (last.get(kind.__name__) if _is_last(module) else None)
-        if forward is not None and kind.__module__.startswith("transformers.models."):
+    known = [module for module in model.modules() if type(module).__module__.startswith("transformers.models.")]
+    for module in known:
+        if (forward := computed_as.get(type(module).__name__)) is not None:
             module.forward = functools.partial(forward, module)
+    layers = [module for module in known if type(module).__name__ in {f"{family}DecoderLayer" for family in FAMILIES}]
+    for layer in layers:
+        if next(layer.parameters()).is_cuda:
+            if is_worth_generating(steps, len(layers)):
+                use_generated_layer(layer)
+        elif _is_last(layer):
+            layer.forward = functools.partial(_last_layer, layer)
 
 
 def _is_last(layer: Any) -> bool:

@@ -192,6 +192,7 @@ def _train(
         max_grad_norm=spec.training.max_grad_norm,
         seed=spec.training.seed,
         micro_batch_tokens=micro_batch_tokens(spec, longest, device=device, bf16=bf16, checkpointing=checkpointing),
+        planned_steps=timetable(spec.training, len(data.train)).total_steps,
     )
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
     progress = _resume(checkpoints, run, data) if resume else None
