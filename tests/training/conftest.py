@@ -36,10 +36,20 @@ def tickets(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiling them takes a second: once is enough."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run caches (the reference's log-probabilities) stays in the test."""
-    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory, compiled_kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run caches (the reference's log-probabilities) stays in the test, but for the kernels."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "kernels").symlink_to(compiled_kernels)
+    monkeypatch.setenv("TUNESMITH_CACHE", str(folder))
 
 
 @pytest.fixture

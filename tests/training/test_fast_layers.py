@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
+from tunesmith.training import cpu_kernels
 from tunesmith.training.batches import MicroBatch, collate, plant_batch
 from tunesmith.training.fast_layers import use_fast_layers
 from tunesmith.training.fast_lora import use_fast_lora
@@ -75,6 +76,17 @@ def test_loss_and_gradients_are_those_of_transformers(architecture: str, adapter
         "DecoderLayer",
     }
     assert_same(model, fast, batch)
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+def test_without_compiled_kernels_they_are_the_same(adapter: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "library", lambda dtype: None)
+    model = with_adapter(build("llama")) if adapter else build("llama")
+    assert use_forest_attention(model)
+    fast = copy.deepcopy(model)
+    use_fast_lora(fast)
+    use_fast_layers(fast, planted=True)
+    assert_same(model, fast, plant_batch(make_rows(6)))
 
 
 def test_after_the_last_attention_only_what_is_read_is_computed() -> None:

@@ -18,7 +18,8 @@ from tunesmith.errors import RunError
 class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     """Training began (or resumed, when `step` is not 0); `warnings` are the spec's values that are not usual.
 
-    `objective` is its kind: the two runs of an `rlhf` spec have their own.
+    `objective` is its kind: the two runs of an `rlhf` spec have their own. `kernels`, on a CPU: whether those between
+    matrix products are "compiled" or torch's ("torch"); they round differently.
     """
 
     step: int = 0
@@ -31,6 +32,7 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     supervised_tokens_lost: float = 0.0
     model: str = ""
     precision: str = ""
+    kernels: str = ""
     time: float = 0.0
     warnings: tuple[str, ...] = ()
     objective: str = ""

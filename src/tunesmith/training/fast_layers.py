@@ -1,9 +1,9 @@
 """The layers of Llama-like decoders in fewer passes over memory, with the same numbers forward and backward.
 
-Autograd takes an expression such as a norm apart, keeps every intermediate and walks it again; as one operation a
-norm's backward pass takes a fifth of the time on a CPU. Projections that read the same input (q, k and v; gate and up)
-share their adapters' passes over it, and their gradients of it are added up in place. Of the last layer, what comes
-after attention is computed only where the loss reads.
+Autograd takes an expression such as a norm apart, keeps every intermediate and walks it again; here it is one
+operation, on a CPU one compiled pass each way (`cpu_kernels`). Projections that read the same input (q, k and v; gate
+and up) share their adapters' passes over it, and their gradients of it are added up in place. Of the last layer, what
+comes after attention is computed only where the loss reads.
 On a GPU they are generated instead, as whole layers (`generated_layers`) or piece by piece (`fused`).
 Only layers of transformers (5.24) that are known by name to compute exactly this are taken; all others stay.
 """
@@ -12,15 +12,16 @@ import functools
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from tunesmith.training import cpu_kernels
 from tunesmith.training.fast_lora import project
 from tunesmith.training.forest_attention import forest_attention, in_forest
 from tunesmith.training.fused import compiled, rms_norm, rotate, swiglu
 from tunesmith.training.generated_layers import is_worth_generating, use_generated_layer
 from tunesmith.training.sharding import is_sharded
+from tunesmith.training.stretches import Stretch
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 
@@ -47,20 +48,22 @@ def use_fast_layers(model: nn.Module, *, planted: bool, steps: int = 0) -> None:
         if next(layer.parameters()).is_cuda:
             if is_worth_generating(steps, len(layers)):
                 use_generated_layer(layer)
-        elif _is_last(layer):
-            layer.forward = functools.partial(_last_layer, layer)
-
-
-def _is_last(layer: Any) -> bool:
-    attention = getattr(layer, "self_attn", None)
-    return attention is not None and attention.layer_idx == attention.config.num_hidden_layers - 1
+        else:
+            layer.forward = functools.partial(_decoder_layer, layer)
 
 
 def _norm(module: Any, hidden_states: Tensor) -> Tensor:
     if hidden_states.is_cuda:
         return compiled(rms_norm)(hidden_states, module.weight, module.variance_epsilon)
-    normed: Tensor = _RmsNorm.apply(hidden_states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
-    return normed
+    return _normed(module, hidden_states)[1]
+
+
+def _normed(norm: Any, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x + added, and what `norm` makes of it."""
+    if added is not None and added.dtype != x.dtype:
+        x, added = x + added, None
+    both: tuple[Tensor, Tensor] = _RmsNorm.apply(x, added, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+    return both
 
 
 def _feed_forward(module: Any, x: Tensor) -> Tensor:
@@ -85,8 +88,10 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
     query, key, value = (x.view(heads) for x in project(hidden, (module.q_proj, module.k_proj, module.v_proj)))
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    turn: Any = compiled(rotate) if hidden.is_cuda else _Rotary.apply
-    query, key = (turn(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))
+    if hidden.is_cuda:
+        query, key = (compiled(rotate)(x, cosine.unsqueeze(2), sine.unsqueeze(2)) for x in (query, key))
+    else:
+        query, key = (_Rotary.apply(x[0], cosine[0], sine[0])[None] for x in (query, key))  # type: ignore[no-untyped-call]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (1, heads, tokens, width) each
     mask, stretch = kwargs.get("attention_mask"), kwargs.get("stretch")
     mixed, _ = forest_attention(module, query, key, value, mask, scaling=module.scaling, stretch=stretch)
@@ -95,76 +100,76 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
     return module.o_proj(mixed.flatten(2)), None
 
 
-def _last_layer(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-    """States where the stretch is read, and zeros elsewhere: of those tokens only the keys and values are of use."""
-    stretch = kwargs.get("stretch")
-    if stretch is None or stretch.read is None:
+def _decoder_layer(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+    """The last one gives zeros where its stretch is not read: of those tokens only the keys and values are of use."""
+    if module.gradient_checkpointing:  # which is in the module's own forward
         output: Tensor = type(module).forward(module, hidden_states, **kwargs)
         return output
-    mixed, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), read=stretch.read, **kwargs)
-    states = hidden_states.index_select(1, stretch.read) + mixed  # (1, read, hidden)
-    states = states + module.mlp(module.post_attention_layernorm(states))
-    return torch.zeros_like(hidden_states).index_copy(1, stretch.read, states)
+    read = _read(module, kwargs.get("stretch"))
+    states, normed = _normed(module.input_layernorm, hidden_states)
+    mixed, _ = module.self_attn(hidden_states=normed, **kwargs, **({} if read is None else {"read": read}))
+    if read is not None:
+        states = states.index_select(1, read)  # (1, read, hidden)
+    states, normed = _normed(module.post_attention_layernorm, states, mixed)
+    del mixed  # beside what the feed-forward layer makes
+    states = states + module.mlp(normed)
+    return states if read is None else torch.zeros_like(hidden_states).index_copy(1, read, states)
+
+
+def _read(layer: Any, stretch: Stretch | None) -> Tensor | None:
+    """Where what the last layer gives is read, if that is known."""
+    attention = layer.self_attn
+    last = attention.layer_idx == attention.config.num_hidden_layers - 1
+    return stretch.read if last and stretch is not None else None
 
 
 class _RmsNorm(torch.autograd.Function):
-    """w · x / rms(x) (https://arxiv.org/abs/1910.07467), in fp32 whatever the precision of x."""
+    """x + added, and the norm of that; in the backward pass the two gradients of the sum are one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.float()
-        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        inverse = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
-        ctx.save_for_backward(x, weight, inverse)
-        return torch.mul(wide, inverse).mul_(weight).to(x.dtype)
+    def forward(ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        total, normed, inverse = cpu_kernels.rms_norm(x, added, weight, epsilon)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(total, weight, inverse)
+        return total, normed
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_total: Tensor | None, by_normed: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        wide, by_output = x.float(), upstream[0].float()
-        by_weight = None
-        if ctx.needs_input_grad[1]:
-            by_weight = (by_output * wide).mul_(inverse).flatten(0, -2).sum(0).to(weight.dtype)
-        if not ctx.needs_input_grad[0]:
-            return None, by_weight, None
-        by_normed = by_output * weight
-        along = torch.linalg.vecdot(by_normed, wide).unsqueeze(-1)
-        # Of the gradient, what points along x would only change its length, which the norm takes away.
-        by_normed.addcmul_(wide, along.mul_(inverse).mul_(inverse).div_(-x.shape[-1]))
-        return by_normed.mul_(inverse).to(x.dtype), by_weight, None
+        if by_normed is None:
+            return by_total, by_total, None, None
+        by_x = by_weight = None
+        if ctx.needs_input_grad[2]:
+            by_weight = (by_normed.float() * x).mul_(inverse).flatten(0, -2).sum(0).to(weight.dtype)
+        if any(ctx.needs_input_grad[:2]):
+            by_x = cpu_kernels.rms_norm_backward(by_normed, by_total, x, weight, inverse)
+        return by_x, by_x if ctx.needs_input_grad[1] else None, by_weight, None
 
 
 class _SwiGlu(torch.autograd.Function):
-    """silu(gate) · up (https://arxiv.org/abs/2002.05202); silu(gate) is computed again instead of kept."""
-
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+        return cpu_kernels.swiglu(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up = ctx.saved_tensors
-        by_gate = torch.ops.aten.silu_backward(upstream[0] * up, gate)
-        return by_gate, F.silu(gate).mul_(upstream[0])
+        return cpu_kernels.swiglu_backward(upstream[0], *ctx.saved_tensors)
 
 
 class _Rotary(torch.autograd.Function):
-    """Rotary position embedding (https://arxiv.org/abs/2104.09864) on the two halves of each head, as transformers
-    has it; the angles of both halves are the same, so the backward pass is the turn back."""
+    """As transformers has it: the angles of both halves are the same, so the backward pass is the turn back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        half = x.shape[-1] // 2
-        signed = torch.cat((-sine[..., :half], sine[..., half:]), -1)
-        ctx.save_for_backward(cosine, signed)
-        return _turn(x, cosine, signed)
+        tokens, heads, width = x.shape
+        ctx.save_for_backward(cosine, sine)
+        # Laid out (heads, tokens, width), as attention's products like it.
+        return cpu_kernels.rotate(x, cosine, sine, x.new_empty(heads, tokens, width).transpose(0, 1))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        cosine, signed = ctx.saved_tensors
-        return _turn(upstream[0], cosine, -signed), None, None
-
-
-def _turn(x: Tensor, cosine: Tensor, signed: Tensor) -> Tensor:
-    return (x * cosine).addcmul_(torch.roll(x, x.shape[-1] // 2, -1), signed)
+        (by_output,) = upstream
+        by_x = torch.empty(by_output.shape, dtype=by_output.dtype)  # without gaps, as the projections' products like it
+        cosine, sine = ctx.saved_tensors
+        return cpu_kernels.rotate(by_output, cosine, sine, by_x, back=True), None, None

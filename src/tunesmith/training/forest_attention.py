@@ -7,7 +7,6 @@ a few hundred tokens than torch's own kernel, whose backward pass does not use t
 one generated kernel does that (`forest_mask`).
 """
 
-import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch, forest_batches, micro_batches
+from tunesmith.training.cpu_kernels import causal_softmax, softmax_backward
 from tunesmith.training.forest_mask import attend, forest_mask
 from tunesmith.training.shared_prefix import Forest, plant
 from tunesmith.training.stretches import Stretch, whole_forest
@@ -197,7 +197,7 @@ class _ForestAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float, kept_keys: int
     ) -> Tensor:
         heads, tokens, _ = query.shape
-        key, value = stretch.whole(key, value)
+        key, value = stretch.whole(key.contiguous(), value.contiguous())
         output = query.new_empty(tokens, heads, value.shape[-1])
         kept: list[Tensor | None] = []
         kept_keys = kept_keys if any(ctx.needs_input_grad) else 0
@@ -213,39 +213,28 @@ class _ForestAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
-        scale = ctx.scale
         groups = key.shape[0]
         # Laid out like the projections that made them, (tokens, heads, width), for the products that follow.
         by_query = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
         by_key = torch.zeros(key.shape, dtype=torch.float32, device=key.device)
         by_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
         for (queries, keys), known in zip(ctx.stretch.blocks(BLOCK_QUERIES), kept, strict=True):
-            weights = _weights(query, key, queries, keys, scale) if known is None else known
+            weights = _weights(query, key, queries, keys, ctx.scale) if known is None else known
             by_output = _by_group(upstream[0][queries].transpose(0, 1), groups)
             by_weights = torch.bmm(by_output, _gather(value, keys).transpose(1, 2))
-            by_logits = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
-            by_query[queries] = _by_token(torch.bmm(by_logits, _gather(key, keys)), queries).mul_(scale)
+            by_logits = softmax_backward(by_weights, weights, ctx.scale)
+            by_query[queries] = _by_token(torch.bmm(by_logits, _gather(key, keys)), queries)
             chosen = _by_group(query[:, queries], groups)
             _scatter_add(by_key, torch.bmm(by_logits.transpose(1, 2), chosen), keys)
             _scatter_add(by_value, torch.bmm(weights.transpose(1, 2), by_output), keys)
         by_key, by_value = ctx.stretch.own(by_key, by_value)
-        return by_query.transpose(0, 1), by_key.mul_(scale).to(key.dtype), by_value.to(value.dtype), None, None, None
+        return by_query.transpose(0, 1), by_key.to(key.dtype), by_value.to(value.dtype), None, None, None
 
 
 def _weights(query: Tensor, key: Tensor, queries: slice, keys: list[slice], scale: float) -> Tensor:
     chosen = _by_group(query[:, queries], key.shape[0])  # (groups, heads in group * queries, width)
-    seen = _gather(key, keys).transpose(1, 2)  # (groups, width, keys)
-    logits = torch.baddbmm(chosen.new_empty(1, 1, 1), chosen, seen, beta=0, alpha=scale)
-    count = queries.stop - queries.start
-    own = logits.view(len(logits), -1, count, logits.shape[-1])[..., -count:]
-    own += _above_diagonal(count, own.dtype, own.device)
-    return torch.softmax(logits, -1)
-
-
-@functools.lru_cache(maxsize=BLOCK_QUERIES)
-def _above_diagonal(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Minus infinity above the diagonal, zero elsewhere, (count, count)."""
-    return torch.full((count, count), -torch.inf, dtype=dtype, device=device).triu(1)
+    logits = torch.bmm(chosen, _gather(key, keys).transpose(1, 2))  # (groups, heads in group * queries, keys)
+    return causal_softmax(logits, queries.stop - queries.start, scale)
 
 
 def _by_group(heads: Tensor, groups: int) -> Tensor:

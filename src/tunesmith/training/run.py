@@ -26,6 +26,7 @@ from tunesmith.run_folder import RunFolder
 from tunesmith.spec import GrpoSpec, PpoSpec, RewardSpec, RlhfSpec, RunSpec, dump_spec, rewards_of
 from tunesmith.training import ranks
 from tunesmith.training.checkpoint import Checkpoints, Progress, storage_errors
+from tunesmith.training.cpu_kernels import kernels_for
 from tunesmith.training.data import TrainingData, prepare_data
 from tunesmith.training.device_memory import micro_batch_tokens, wants_checkpointing
 from tunesmith.training.engine import Engine, make_optimizer
@@ -222,6 +223,7 @@ def _train(
                 model=spec.model,
                 objective=spec.objective.kind,
                 precision="bf16" if bf16 else "fp32",
+                kernels=kernels_for(device, bf16=bf16),
                 time=time.time(),
                 warnings=range_warnings(spec),
             )

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from tunesmith.training.batches import E, Example, MicroBatch, Row
+from tunesmith.training.cpu_kernels import cross_entropy
 from tunesmith.training.forest_attention import forest_arguments, planted_where_possible
 from tunesmith.training.lanes import Lanes, possible_lanes
 from tunesmith.training.sharding import is_sharded
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 CHUNK_LOGITS = 2**24
 """Logits held at once (64 MiB in fp32)."""
-
-CACHED_LOGITS = 2**20
-"""Of these, how many are turned to fp32 at once on a CPU (4 MiB: they stay in its cache)."""
 
 
 AfterHead: TypeAlias = Callable[[Tensor], Tensor]
@@ -208,9 +206,9 @@ class _FrozenHeadLoss(torch.autograd.Function):
         def work(lane: int) -> None:
             for start, end in list(itertools.pairwise(ends))[lane :: lanes.count]:
                 logits = F.linear(hidden[start:end], weight, bias)  # (chunk, vocab)
-                losses[start:end] = _losses_and_slopes(logits, targets[start:end])
+                losses[start:end] = cross_entropy(logits, targets[start:end])
                 if gradient is not None:
-                    gradient[start:end] = logits.to(weight.dtype) @ weight
+                    torch.mm(logits.to(weight.dtype), weight, out=gradient[start:end])
                 del logits  # before the next chunk's are made
 
         lanes.run(work, range(lanes.count))
@@ -221,27 +219,6 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors  # (positions, hidden)
         return (gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None, None, None, None)
-
-
-def _losses_and_slopes(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in fp32, (positions,); `logits` (positions, vocab) become its gradient, in place.
-
-    A few positions at a time, so that their fp32 copies stay in the processor's cache.
-    """
-    losses = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
-    size = len(targets) if logits.is_cuda else max(1, CACHED_LOGITS // logits.shape[1])
-    for start in range(0, len(targets), size):
-        part = slice(start, start + size)
-        expected = targets[part].unsqueeze(1)  # (part, 1)
-        largest = logits[part].amax(1, keepdim=True)
-        target = logits[part].gather(1, expected).float()
-        softmax = torch.softmax(logits[part], 1, dtype=torch.float32)
-        # The largest logit's share is never too small for a logarithm, as the target's may be.
-        losses[part] = (largest.float() - softmax.amax(1, keepdim=True).log() - target).squeeze(1)
-        softmax.scatter_add_(1, expected, torch.full_like(target, -1.0))
-        logits[part] = softmax
-        del softmax  # before the next part's is made
-    return losses
 
 
 @torch.no_grad()

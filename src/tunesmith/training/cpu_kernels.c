@@ -1,0 +1,217 @@
+/* What stands between a decoder's matrix products, each in one pass, for torch's tensors on a CPU.
+
+   Compiled where it runs (cpu_kernels.py), once for each type of number: NUMBER_IS_BF16 says which. All arithmetic is in
+   fp32 and only results are rounded. Rows are independent, so a result depends neither on the number of threads nor on
+   how rows are cut. The loops are left to the compiler to vectorize. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef NUMBER_IS_BF16
+typedef uint16_t number;
+
+static inline float wide(number x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* To the nearest, ties to even. NaNs stay: those of a processor and those that were bf16 have no bits to carry over. */
+static inline number narrow(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (number)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+#else
+typedef float number;
+static inline float wide(number x) { return x; }
+static inline number narrow(float value) { return value; }
+#endif
+
+typedef ptrdiff_t size;
+
+#define LANES 16 /* of the longest vector: loops over as many have no rest */
+
+/* e^x within 2 units in the last place (Cody & Waite's reduction, Cephes' polynomial); its ends are e^-87 and e^88. */
+static inline float exponential(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float turns = rintf(x * 1.44269504088896341f);
+    float rest = (x - turns * 0.693359375f) + turns * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * (rest * rest) + rest + 1.0f;
+    uint32_t bits = (uint32_t)((int32_t)turns + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return sum * power;
+}
+
+/* out = weight * sum / rms(sum), where sum = x + added; without `added` it is x itself and is not written. */
+void rms_norm(size rows, size width, float epsilon, const number *x, const number *added, const number *weight,
+              number *sum, number *out, float *inverse) {
+#pragma omp parallel for
+    for (size row = 0; row < rows; row++) {
+        const number *in = x + row * width;
+        if (added != NULL) {
+            number *into = sum + row * width;
+#pragma omp simd
+            for (size i = 0; i < width; i++) into[i] = narrow(wide(in[i]) + wide(added[row * width + i]));
+            in = into;
+        }
+        float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+        for (size i = 0; i < width; i++) square += wide(in[i]) * wide(in[i]);
+        float scale = 1.0f / sqrtf(square / (float)width + epsilon);
+        inverse[row] = scale;
+#pragma omp simd
+        for (size i = 0; i < width; i++) out[row * width + i] = narrow(wide(in[i]) * scale * wide(weight[i]));
+    }
+}
+
+/* by_x = by_sum + the gradient of norm; without `by_sum` only the latter. */
+void rms_norm_backward(size rows, size width, const number *by_out, const number *by_sum, const number *x,
+                       const number *weight, const float *inverse, number *by_x) {
+#pragma omp parallel for
+    for (size row = 0; row < rows; row++) {
+        const number *slope = by_out + row * width, *in = x + row * width;
+        number *into = by_x + row * width;
+        float along = 0.0f, scale = inverse[row];
+#pragma omp simd reduction(+ : along)
+        for (size i = 0; i < width; i++) along += wide(slope[i]) * wide(weight[i]) * wide(in[i]);
+        /* What points along x would only change its length, which the norm takes away. */
+        float back = along * scale * scale / (float)width;
+        if (by_sum != NULL) {
+#pragma omp simd
+            for (size i = 0; i < width; i++)
+                into[i] = narrow((wide(slope[i]) * wide(weight[i]) - wide(in[i]) * back) * scale +
+                                 wide(by_sum[row * width + i]));
+        } else {
+#pragma omp simd
+            for (size i = 0; i < width; i++)
+                into[i] = narrow((wide(slope[i]) * wide(weight[i]) - wide(in[i]) * back) * scale);
+        }
+    }
+}
+
+/* out = silu(gate) * up */
+void swiglu(size count, const number *restrict gate, const number *restrict up, number *restrict out) {
+#pragma omp parallel for simd
+    for (size i = 0; i < count; i++) {
+        float x = wide(gate[i]);
+        out[i] = narrow(x / (1.0f + exponential(-x)) * wide(up[i]));
+    }
+}
+
+void swiglu_backward(size count, const number *restrict by_out, const number *restrict gate, const number *restrict up,
+                     number *restrict by_gate, number *restrict by_up) {
+#pragma omp parallel for simd
+    for (size i = 0; i < count; i++) {
+        float x = wide(gate[i]), slope = wide(by_out[i]);
+        float sigmoid = 1.0f / (1.0f + exponential(-x));
+        float silu = x * sigmoid;
+        by_up[i] = narrow(slope * silu);
+        by_gate[i] = narrow(slope * wide(up[i]) * (sigmoid + silu * (1.0f - sigmoid)));
+    }
+}
+
+/* The two halves of each head turned by the token's angles; sign -1 turns back. x and out (tokens, heads, width) have
+   strides of their own for tokens and heads; cosine and sine are (tokens, width), both halves alike. */
+void rotate(size tokens, size heads, size width, float sign, size x_token, size x_head, size out_token, size out_head,
+            const number *x, const number *cosine, const number *sine, number *out) {
+    size half = width / 2;
+#pragma omp parallel for
+    for (size token = 0; token < tokens; token++) {
+        const number *restrict along = cosine + token * width, *restrict across = sine + token * width;
+        for (size head = 0; head < heads; head++) {
+            const number *restrict in = x + token * x_token + head * x_head;
+            number *restrict into = out + token * out_token + head * out_head;
+#pragma omp simd
+            for (size i = 0; i < half; i++) {
+                float first = wide(in[i]), second = wide(in[half + i]);
+                float stay = wide(along[i]), turn = sign * wide(across[i]);
+                into[i] = narrow(first * stay - second * turn);
+                into[half + i] = narrow(second * stay + first * turn);
+            }
+        }
+    }
+}
+
+/* Powers of e, and their sum: of scale * (x - the largest x). `powers` has room for whole vectors. */
+static float softmax_powers(size count, float scale, const number *x, float *powers, float *most) {
+    size whole = (count + LANES - 1) / LANES * LANES;
+    float largest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (size i = 0; i < count; i++) {
+        powers[i] = wide(x[i]);
+        largest = powers[i] > largest ? powers[i] : largest;
+    }
+    for (size i = count; i < whole; i++) powers[i] = -INFINITY; /* nothing beside the largest, whose power is 1 */
+#pragma omp simd reduction(+ : sum)
+    for (size i = 0; i < whole; i++) {
+        powers[i] = exponential((powers[i] - largest) * scale);
+        sum += powers[i];
+    }
+    *most = largest;
+    return sum;
+}
+
+/* In place: softmax of scale * logits (rows, keys). Rows are blocks of `queries`; a block's last query sees all keys,
+   each before it one less. What a row does not see becomes zero. */
+void causal_softmax(size rows, size keys, size queries, float scale, number *logits) {
+#pragma omp parallel
+    {
+        float *powers = malloc((size_t)(keys + LANES) * sizeof *powers);
+#pragma omp for
+        for (size row = 0; row < rows; row++) {
+            number *of = logits + row * keys;
+            size seen = keys - queries + row % queries + 1;
+            float largest, share = 1.0f / softmax_powers(seen, scale, of, powers, &largest);
+#pragma omp simd
+            for (size i = 0; i < seen; i++) of[i] = narrow(powers[i] * share);
+            memset(of + seen, 0, (size_t)(keys - seen) * sizeof *of);
+        }
+        free(powers);
+    }
+}
+
+/* In place: `by_weights` (rows, keys) become the gradient of the logits before their scale. */
+void softmax_backward(size rows, size keys, float scale, const number *weights, number *by_weights) {
+#pragma omp parallel for
+    for (size row = 0; row < rows; row++) {
+        const number *restrict weight = weights + row * keys;
+        number *restrict slope = by_weights + row * keys;
+        float mean = 0.0f;
+#pragma omp simd reduction(+ : mean)
+        for (size i = 0; i < keys; i++) mean += wide(weight[i]) * wide(slope[i]);
+#pragma omp simd
+        for (size i = 0; i < keys; i++) slope[i] = narrow((wide(slope[i]) - mean) * wide(weight[i]) * scale);
+    }
+}
+
+/* Cross-entropy of each row of logits against its target; the logits (rows, vocabulary) become its gradient, in place. */
+void cross_entropy(size rows, size vocabulary, number *logits, const int64_t *targets, float *losses) {
+#pragma omp parallel
+    {
+        float *powers = malloc((size_t)(vocabulary + LANES) * sizeof *powers);
+#pragma omp for
+        for (size row = 0; row < rows; row++) {
+            number *of = logits + row * vocabulary, *target = of + targets[row];
+            float largest, sum = softmax_powers(vocabulary, 1.0f, of, powers, &largest);
+            losses[row] = largest - wide(*target) + logf(sum);
+            float share = 1.0f / sum;
+#pragma omp simd
+            for (size i = 0; i < vocabulary; i++) of[i] = narrow(powers[i] * share);
+            *target = narrow(powers[targets[row]] * share - 1.0f);
+        }
+        free(powers);
+    }
+}
