@@ -149,6 +149,36 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
             {"objective": {"kind": "ppo", "reward": "a:b"}, "adapter": {"init": "pissa"}},
             "adapter.init pissa takes a part of the base's weights, and ppo needs the base as its reference",
         ),
+        *(
+            (
+                {"objective": {"kind": "ppo", "reward": "a:b", "vllm_url": url}},
+                f"objective.vllm_url: {url} is no server's",
+            )
+            for url in ("localhost:8001", "http://")
+        ),
+        *(
+            (
+                {"objective": {"kind": "grpo", "reward": "a:b", "vllm_url": "http://h/v1"}} | sections,
+                f"objective.vllm_url does not go with {why}",
+            )
+            for sections, why in (
+                (
+                    {"adapter": {"kind": "full"}},
+                    "adapter.kind full (a running vLLM takes new weights as a LoRA adapter",
+                ),
+                ({"adapter": {"kind": "prompt"}}, "adapter.kind prompt (a running vLLM takes new weights as a LoRA"),
+                ({"adapter": {"kind": "qlora"}}, "adapter.kind qlora (vLLM's base is not the one in 4 bits that"),
+                ({"adapter": {"dora": True}}, "adapter.dora (vLLM does not know it); remove it"),
+                ({"engine": "trl"}, "engine: trl (TRL hands on whole weights, to a vLLM that is started for that)"),
+            )
+        ),
+        (
+            {
+                "objective": {"kind": "rlhf", "policy": {"kind": "ppo", "vllm_url": "http://h/v1"}},
+                "adapter": {"kind": "full"},
+            },
+            "objective.vllm_url does not go with adapter.kind full",
+        ),
         (
             {"objective": {"kind": "dpo"}, "data": {"train": "a.jsonl", "replay": "b.jsonl"}},
             "data.replay is for objective sft: dpo does not imitate replies; remove it",

@@ -44,6 +44,11 @@ class RunFolder:
         return RunFolder(self.root / "reward")
 
     @property
+    def rollouts(self) -> Path:
+        """The adapter as it is now, for a vLLM that makes the run's replies to read; gone when the run stops."""
+        return self.root / "rollouts"
+
+    @property
     def merged(self) -> Path:
         """Where `export --to merged` writes."""
         return self.root / "merged"

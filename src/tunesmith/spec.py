@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,10 +23,19 @@ from pydantic import (
 )
 
 from tunesmith.errors import SpecError
+from tunesmith.settings import http_url
 from tunesmith.spec_errors import describe, describe_yaml
+
+
+def _server(url: str) -> str:
+    if http_url(url) is None:
+        raise ValueError(f"{url} is no server's address; give it as http://127.0.0.1:8001/v1")
+    return url
+
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Server = Annotated[str, AfterValidator(_server)]
 
 
 class _Section(BaseModel):
@@ -155,6 +165,7 @@ class GrpoSpec(_Section):
     reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     num_generations: Annotated[int, Field(ge=2)] = Field(8, description="replies to each prompt of a step")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    vllm_url: Server | None = Field(None, description="a running vLLM that makes the replies (its /v1)")
     loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
     importance_sampling_level: Literal["token", "sequence"] = Field(
         "token", description="whose probability is compared with what it was: each token's, or the reply's (GSPO)"
@@ -180,6 +191,7 @@ class PpoSpec(_Section):
     )
     reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    vllm_url: Server | None = Field(None, description="a running vLLM that makes the replies (its /v1)")
     num_ppo_epochs: Positive = Field(4, description="updates made of the same replies")
     kl_coef: Annotated[float, Field(ge=0)] = 0.05
     cliprange: Annotated[float, Field(gt=0)] = 0.2
@@ -308,6 +320,9 @@ class RunSpec(_Section):
             raise ValueError(f"data.replay is for objective sft: {kind} does not imitate replies; remove it")
         if self.engine == "trl" and isinstance(self.objective, PpoSpec | RlhfSpec):
             raise ValueError(f"engine: trl has no {kind}: TRL has no PPO trainer any more; use engine: tunesmith")
+        policy = self.objective.policy if isinstance(self.objective, RlhfSpec) else self.objective
+        if isinstance(policy, GrpoSpec | PpoSpec) and policy.vllm_url is not None and (why := self._not_by_vllm):
+            raise ValueError(f"objective.vllm_url does not go with {why}; remove it")
         if self.training.sharding == "fsdp" and (why := self._unsharded):
             raise ValueError(
                 f"training.sharding: fsdp does not go with {why}; use auto or none: every process then holds the model"
@@ -328,6 +343,17 @@ class RunSpec(_Section):
                 "last states, and soft tokens leave those as they are; use lora"
             )
         return self
+
+    @property
+    def _not_by_vllm(self) -> str | None:
+        """What a vLLM cannot make replies for, and why; None where it can."""
+        if self.engine == "trl":
+            return "engine: trl (TRL hands on whole weights, to a vLLM that is started for that)"
+        if self.adapter.kind == "qlora":
+            return "adapter.kind qlora (vLLM's base is not the one in 4 bits that the adapter learns on)"
+        if self.adapter.kind != "lora":
+            return f"adapter.kind {self.adapter.kind} (a running vLLM takes new weights as a LoRA adapter only)"
+        return "adapter.dora (vLLM does not know it)" if self.adapter.dora else None
 
     @property
     def _unsharded(self) -> str | None:

@@ -108,6 +108,16 @@ def test_the_script_validates_on_what_the_run_does(data: dict[str, Any], held_ou
     assert not held_out or len(written(run, "eval")) == held_out
 
 
+def test_a_vllm_that_the_script_cannot_ask_is_left_out_with_the_way_to_one(tmp_path: Path) -> None:
+    run = make_objective_run(tmp_path, "grpo")
+    objective = run.load_spec().objective.model_copy(update={"vllm_url": "http://127.0.0.1:8001/v1"})
+    run.spec.write_text(dump_spec(run.load_spec().model_copy(update={"objective": objective})))
+    script = eject(run)
+    compile(script, "train.py", "exec")
+    assert "# The run's replies were made by the vLLM at http://127.0.0.1:8001/v1; here the model makes them" in script
+    assert "    use_vllm" not in script
+
+
 def replaying_run(tmp_path: Path) -> RunFolder:
     train = {"train": str(tmp_path / "rows.jsonl"), "replay": str(sample("general"))}
     return make_run(tmp_path, tickets(), data=train)

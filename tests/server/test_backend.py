@@ -1,13 +1,11 @@
-"""A vLLM behind the server: a stand-in that answers as vLLM 0.32.0 did, whose answers were written down."""
+"""A vLLM behind the server."""
 
 import json
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from tunesmith.server.replies import GenerationRequest
 from tunesmith.server.sampling import Sampling, TokenChoice
 from tunesmith.server.store import Store
 from tunesmith.server.vllm_wire import Reader
+from vllm_stand_in import Vllm, serving
 
 TUNED = "ft:embedded:tester:desk:0a1b2c3d"
 ASK = {"messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
@@ -39,97 +38,45 @@ def tokens_of(text: str) -> tuple[int, ...]:
 
 
 @dataclass
-class Vllm:
-    """What it holds and was asked."""
+class Saying(Vllm):
+    """One that always says the same."""
 
-    url: str = ""
-    name: str = "tiny"
-    context: int = 1024
     says: str = SAID
-    serves: str = "embedded"
-    adapters: dict[str, str] = field(default_factory=dict)
-    loads: int = 0
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    refuses_adapters: bool = False
     stops_after: int = 1000
 
-
-def answer(vllm: Vllm, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    """Status and body; a list is a stream."""
-    match path:
-        case "/v1/models":
-            base = {"id": vllm.name, "object": "model", "root": resolve_model(vllm.serves), "parent": None}
-            return 200, {"object": "list", "data": [base | {"max_model_len": vllm.context}]}
-        case "/v1/load_lora_adapter":
-            vllm.loads += 1
-            if vllm.refuses_adapters:
-                return 404, {"error": {"message": "Not Found", "type": "Not Found", "param": None, "code": 404}}
-            if body["lora_name"] in vllm.adapters and not body.get("load_inplace"):
-                told = f"The lora adapter '{body['lora_name']}' has already been loaded."
-                return 400, {"error": {"message": told, "type": "InvalidUserInput", "param": None, "code": 400}}
-            vllm.adapters[body["lora_name"]] = body["lora_path"]
-            return 200, f"Success: LoRA adapter '{body['lora_name']}' added successfully."
-        case "/v1/unload_lora_adapter":
-            del vllm.adapters[body["lora_name"]]
-            return 200, "Success"
-    assert path == "/v1/completions"
-    vllm.asked.append(body)
-    if body["model"] not in (vllm.name, *vllm.adapters):
-        told = f"The model `{body['model']}` does not exist."
-        return 404, {"error": {"message": told, "type": "NotFoundError", "param": "model", "code": 404}}
-    if not body.get("stream"):
-        entries = [
-            {str(token): {"logprob": -1.0, "rank": 3}, "7": {"logprob": -0.5, "rank": 1}} for token in body["prompt"]
-        ]
-        return 200, {"choices": [{"index": 0, "text": ".", "prompt_logprobs": [None, *entries[1:]], "token_ids": None}]}
-    said = (*tokens_of(vllm.says), END)
-    chunks = []
-    for place, token in enumerate(said[: body["max_tokens"]][: vllm.stops_after], start=1):
-        logprobs = None
-        if body.get("logprobs") is not None:
-            top = {f"token_id:{token}": -1.5, "token_id:16": -0.5}
-            logprobs = {
-                "text_offset": [0],
-                "token_logprobs": [-1.5],
-                "tokens": [f"token_id:{token}"],
-                "top_logprobs": [top],
-            }
-        finish = "stop" if token == END else "length" if place == body["max_tokens"] else None
-        part = {"text": "…", "logprobs": logprobs, "finish_reason": finish, "stop_reason": None, "token_ids": [token]}
-        chunks += [{"id": "cmpl-1", "choices": [{"index": index} | part]} for index in range(body["n"])]
-    return 200, chunks
+    def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if not body.get("stream"):
+            entries = [
+                {str(token): {"logprob": -1.0, "rank": 3}, "7": {"logprob": -0.5, "rank": 1}}
+                for token in body["prompt"]
+            ]
+            told = {"index": 0, "text": ".", "prompt_logprobs": [None, *entries[1:]], "token_ids": None}
+            return 200, {"choices": [told]}
+        said = (*tokens_of(self.says), END)
+        chunks = []
+        for place, token in enumerate(said[: body["max_tokens"]][: self.stops_after], start=1):
+            logprobs = None
+            if body.get("logprobs") is not None:
+                logprobs = {
+                    "text_offset": [0],
+                    "token_logprobs": [-1.5],
+                    "tokens": [f"token_id:{token}"],
+                    "top_logprobs": [{f"token_id:{token}": -1.5, "token_id:16": -0.5}],
+                }
+            finish = "stop" if token == END else "length" if place == body["max_tokens"] else None
+            part = {"text": "…", "logprobs": logprobs, "finish_reason": finish, "token_ids": [token]}
+            chunks += [{"id": "cmpl-1", "choices": [{"index": index} | part]} for index in range(body["n"])]
+        return 200, chunks
 
 
 @pytest.fixture
-def vllm() -> Iterator[Vllm]:
-    state = Vllm()
-
-    class Handler(BaseHTTPRequestHandler):
-        def _respond(self) -> None:
-            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, said = answer(state, self.path, json.loads(raw) if raw else {})
-            self.send_response(status)
-            self.end_headers()
-            if isinstance(said, list):
-                lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in said]
-                self.wfile.write("".join([*lines, "data: [DONE]\n\n"]).encode())
-            else:
-                self.wfile.write(said.encode() if isinstance(said, str) else json.dumps(said).encode())
-
-        do_GET = do_POST = _respond  # noqa: N815  # http.server's names
-
-        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield state
-    server.shutdown()
-    server.server_close()
+def vllm() -> Iterator[Saying]:
+    with serving(Saying()) as made:
+        yield made
 
 
 @pytest.fixture
-def client(make_app: Callable[..., TestClient], store: Store, vllm: Vllm) -> Iterator[TestClient]:
+def client(make_app: Callable[..., TestClient], store: Store, vllm: Saying) -> Iterator[TestClient]:
     store.add_model("tester", TUNED, base="embedded", job="ftjob-1")
     with make_app(backend=vllm.url, models={"gpt-4o-mini": "embedded"}) as made:
         yield made
@@ -139,7 +86,7 @@ def chat(client: TestClient, model: str = "gpt-4o-mini", **changes: Any) -> Any:
     return client.post("/v1/chat/completions", json={"model": model} | ASK | changes)
 
 
-def test_it_is_asked_in_tokens_with_every_setting_said_outright(client: TestClient, vllm: Vllm) -> None:
+def test_it_is_asked_in_tokens_with_every_setting_said_outright(client: TestClient, vllm: Saying) -> None:
     said = chat(client, user="u", temperature=0.5, seed=2**64 + 1, stop=["x"], logit_bias={"5": -1}).json()
     assert (said["model"], said["choices"][0]["message"]["content"]) == ("gpt-4o-mini", SAID)
     assert (said["usage"]["prompt_tokens"], said["usage"]["completion_tokens"]) == (10, len(tokens_of(SAID)) + 1)
@@ -167,7 +114,7 @@ def test_it_is_asked_in_tokens_with_every_setting_said_outright(client: TestClie
     ]
 
 
-def test_what_it_would_refuse_is_asked_in_a_form_that_it_takes(client: TestClient, vllm: Vllm) -> None:
+def test_what_it_would_refuse_is_asked_in_a_form_that_it_takes(client: TestClient, vllm: Saying) -> None:
     greedy = chat(client, temperature=0, n=3).json()
     assert [choice["message"]["content"] for choice in greedy["choices"]] == [SAID] * 3
     assert chat(client, top_p=0).status_code == 200
@@ -176,13 +123,13 @@ def test_what_it_would_refuse_is_asked_in_a_form_that_it_takes(client: TestClien
     assert vllm.asked[-1]["max_tokens"] == 1024 - 10
 
 
-def test_its_context_is_the_limit_when_it_is_the_shorter(client: TestClient, vllm: Vllm) -> None:
+def test_its_context_is_the_limit_when_it_is_the_shorter(client: TestClient, vllm: Saying) -> None:
     vllm.context = 8
     error = chat(client).json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
 
 
-def test_text_parts_and_logprobs_are_those_of_our_own_engine(client: TestClient, vllm: Vllm) -> None:
+def test_text_parts_and_logprobs_are_those_of_our_own_engine(client: TestClient, vllm: Saying) -> None:
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo?"}]
     told = chat(client, messages=[{"role": "user", "content": parts}], logprobs=True, top_logprobs=1).json()
     assert vllm.asked[0]["prompt"] == list(tokens_of("<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"))
@@ -191,7 +138,7 @@ def test_text_parts_and_logprobs_are_those_of_our_own_engine(client: TestClient,
     assert [(rival["token"], rival["logprob"]) for rival in first["top_logprobs"]] == [(".", -0.5)]
 
 
-def test_a_required_call_is_held_to_our_grammar_and_read_here(client: TestClient, vllm: Vllm) -> None:
+def test_a_required_call_is_held_to_our_grammar_and_read_here(client: TestClient, vllm: Saying) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     vllm.says = '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
     choice = chat(client, tools=[tool], tool_choice="required", max_tokens=60).json()["choices"][0]
@@ -200,13 +147,13 @@ def test_a_required_call_is_held_to_our_grammar_and_read_here(client: TestClient
     assert "%json" in vllm.asked[0]["structured_outputs"]["grammar"]
 
 
-def test_an_object_ends_where_it_is_whole(client: TestClient, vllm: Vllm) -> None:
+def test_an_object_ends_where_it_is_whole(client: TestClient, vllm: Saying) -> None:
     vllm.says = '{"a":1} and more'
     choice = chat(client, response_format={"type": "json_object"}, max_tokens=60).json()["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ('{"a":1}', "stop")
 
 
-def test_an_object_is_closed_before_its_limit(client: TestClient, vllm: Vllm) -> None:
+def test_an_object_is_closed_before_its_limit(client: TestClient, vllm: Saying) -> None:
     vllm.says = '{"a":"Goodbye, my name is, my name is, my name is, my name is'
     answer = chat(client, response_format={"type": "json_object"}, max_tokens=16, logprobs=True).json()
     assert json.loads(answer["choices"][0]["message"]["content"])["a"].startswith("Goodbye, my name")
@@ -214,7 +161,7 @@ def test_an_object_is_closed_before_its_limit(client: TestClient, vllm: Vllm) ->
     assert answer["usage"]["completion_tokens"] <= 16
 
 
-def test_a_text_completion_echoes_its_prompt_with_logprobs(client: TestClient, vllm: Vllm) -> None:
+def test_a_text_completion_echoes_its_prompt_with_logprobs(client: TestClient, vllm: Saying) -> None:
     ask = {"model": "embedded", "prompt": "The bear", "max_tokens": 0, "echo": True, "logprobs": 1}
     told = client.post("/v1/completions", json=ask).json()
     assert told["choices"][0]["logprobs"]["token_logprobs"] == [None, -1.0]
@@ -223,7 +170,7 @@ def test_a_text_completion_echoes_its_prompt_with_logprobs(client: TestClient, v
     assert vllm.asked[0]["prompt_logprobs"] == 1
 
 
-def test_another_name_after_a_restart_is_learned(client: TestClient, vllm: Vllm) -> None:
+def test_another_name_after_a_restart_is_learned(client: TestClient, vllm: Saying) -> None:
     assert chat(client).status_code == 200
     vllm.name = "renamed"
     assert chat(client).status_code == 200
@@ -237,7 +184,7 @@ def test_a_stream_passes_through_with_our_name_for_the_model(client: TestClient)
     assert lines[-2] == "data: [DONE]"
 
 
-def test_one_that_leaves_off_is_an_error_and_no_end(client: TestClient, vllm: Vllm) -> None:
+def test_one_that_leaves_off_is_an_error_and_no_end(client: TestClient, vllm: Saying) -> None:
     vllm.stops_after = 2
     assert chat(client).json()["error"]["code"] == "backend_unreachable"
     assert "backend_unreachable" in chat(client, stream=True).text
@@ -269,15 +216,15 @@ def test_an_adapter_is_loaded_once_again_after_a_restart_and_gone_with_its_model
     assert vllm.adapters == {}
 
 
-def test_an_adapter_that_is_there_already_makes_room_for_ours(client: TestClient, vllm: Vllm) -> None:
+def test_an_adapter_that_is_there_already_makes_room_for_ours(client: TestClient, vllm: Saying) -> None:
     vllm.adapters[TUNED] = "from before our restart"
     assert chat(client, TUNED).status_code == 200
     assert vllm.adapters[TUNED].endswith("/jobs/ftjob-1/run/adapter")
 
 
-def test_one_that_takes_no_adapters_says_how_to_start_it(client: TestClient, vllm: Vllm) -> None:
+def test_one_that_takes_no_adapters_says_how_to_start_it(client: TestClient, vllm: Saying) -> None:
     assert chat(client, messages=[]).json()["error"]["param"] == "messages"  # never sent
-    vllm.refuses_adapters = True
+    vllm.takes_adapters = False
     unloaded = chat(client, TUNED)
     assert (unloaded.status_code, unloaded.json()["error"]["code"]) == (503, "backend_refused")
     assert "--enable-lora" in unloaded.json()["error"]["message"]
@@ -290,14 +237,14 @@ def test_one_that_does_not_answer_is_a_503(make_app: Callable[..., TestClient]) 
     assert (gone.status_code, gone.json()["error"]["code"]) == (503, "backend_unreachable")
 
 
-def test_a_model_that_it_does_not_serve_generates_here(client: TestClient, vllm: Vllm, store: Store) -> None:
+def test_a_model_that_it_does_not_serve_generates_here(client: TestClient, vllm: Saying, store: Store) -> None:
     whole = client.app.state.service.settings.jobs_dir / "ftjob-1" / "run" / "model"  # type: ignore[attr-defined]
     whole.mkdir(parents=True)
     assert chat(client, TUNED).json()["error"]["message"].startswith(f"model {whole}: the folder has no config.json")
     assert vllm.asked == []
 
 
-def test_a_model_that_it_serves_since_is_asked_there(client: TestClient, vllm: Vllm, tmp_path: Path) -> None:
+def test_a_model_that_it_serves_since_is_asked_there(client: TestClient, vllm: Saying, tmp_path: Path) -> None:
     vllm.serves = str(tmp_path / "other")
     shutil.copytree(resolve_model("embedded"), vllm.serves)
     assert chat(client).status_code == 200

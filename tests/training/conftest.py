@@ -80,6 +80,17 @@ def brevity(tmp_path: Path) -> str:
     return f"{path}:reward"
 
 
+@pytest.fixture
+def one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A question that the base answers with "Yes" about every second time, and a reward function that wants it to."""
+    path = tmp_path / "question.jsonl"
+    path.write_text((json.dumps({"prompt": "Say a word.", "completion": "Yes."}) + "\n") * 16)
+    code = "def reward(completions):\n    return [float(text.startswith('Yes')) for text in completions]\n"
+    (tmp_path / "agreement.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Makes (once each) a model folder of an architecture: random weights, the embedded model's tokenizer."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from tunesmith.dataset.render import Renderer
 from tunesmith.errors import SpecError
 from tunesmith.models.load import load_tokenizer
-from tunesmith.planning.memory import Workload, estimate
+from tunesmith.planning.memory import Workload, estimate, usable_bytes
 from tunesmith.planning.shapes import load_shape
 from tunesmith.training.batches import Row
 from tunesmith.training.data import prepare_data
@@ -82,3 +82,9 @@ def test_a_gpu_runs_as_many_tokens_at_once_as_fit_by_the_plan(
     )
     assert found == chosen
     assert micro_batch_tokens(spec, longest, device=CPU, bf16=True, checkpointing=False) == 4096
+
+
+def test_what_others_hold_of_a_gpu_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * 2**30)
+    assert device_bytes(torch.device("cuda")) == usable_bytes(40)

@@ -1,6 +1,5 @@
 """Every adapter with every objective on the embedded model: its own measure improves, or it is refused at once."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,17 +89,6 @@ def few_pairs(pairs: Path) -> Path:
 @pytest.fixture
 def few_judged(few_pairs: Path, judged: Path) -> Path:
     return judged
-
-
-@pytest.fixture
-def one_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A question that the base answers with "Yes" about every second time, and a reward function that wants it to."""
-    path = tmp_path / "question.jsonl"
-    path.write_text((json.dumps({"prompt": "Say a word.", "completion": "Yes."}) + "\n") * 16)
-    code = "def reward(completions):\n    return [float(text.startswith('Yes')) for text in completions]\n"
-    (tmp_path / "agreement.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
-    return path
 
 
 @pytest.mark.parametrize(

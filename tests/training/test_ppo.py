@@ -1,5 +1,6 @@
 """PPO against its formulas written out row by row, since TRL has no PPO trainer any more to hold it against."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,12 +22,19 @@ SPEC = PpoSpec(
 )
 
 
-def make_ppo(rewards: list[float], references: list[Tensor], rows: list[Row], spec: PpoSpec = SPEC) -> Ppo:
+def make_ppo(
+    rewards: list[float],
+    references: list[Tensor],
+    rows: list[Row],
+    spec: PpoSpec = SPEC,
+    drawn: Sequence[Tensor | None] = (None,) * 4,
+) -> Ppo:
     """PPO of a model away from its base, whose replies, rewards and reference are given."""
     model = attach(make_model(), AdapterSpec())
     move(model, 0.05, seed=1)
     rollouts = [
-        Rollout(row, reward, True, reference) for row, reward, reference in zip(rows, rewards, references, strict=True)
+        Rollout(row, reward, True, reference, drawn=by)
+        for row, reward, reference, by in zip(rows, rewards, references, drawn, strict=False)
     ]
     policy = SimpleNamespace(rollouts=lambda prompts, seed: rollouts)
     ppo = Ppo(spec, model, policy, TokenLoss(model))
@@ -52,12 +60,15 @@ def logps_and_values(ppo: Ppo, row: Row) -> tuple[Tensor, Tensor]:
     return logps[torch.arange(len(said)), tokens[said]], values
 
 
-def test_a_step_is_the_clipped_policy_and_value_loss_over_all_tokens() -> None:
+@pytest.mark.parametrize("sampled_elsewhere", [False, True])
+def test_a_step_is_the_clipped_policy_and_value_loss_over_all_tokens(sampled_elsewhere: bool) -> None:
+    """Where something else drew the replies, a token's part of the policy loss counts by its importance, cut at 3."""
     rows = make_rows(4)
     counts = [int(row.supervised.sum()) for row in rows]
     references = [torch.full((count,), -4.0) for count in counts]
     rewards = [1.0, -0.5, 0.3, 2.0]
-    ppo = make_ppo(rewards, references, rows)
+    drawn = [torch.linspace(-1.0, -9.0, count) if sampled_elsewhere else None for count in counts]
+    ppo = make_ppo(rewards, references, rows, drawn=drawn)
 
     old, values, advantages = [], [], []
     with torch.no_grad():
@@ -81,7 +92,12 @@ def test_a_step_is_the_clipped_policy_and_value_loss_over_all_tokens() -> None:
     now, estimates = (torch.cat(parts) for parts in zip(*(logps_and_values(ppo, row) for row in rows), strict=True))
     ratio = torch.exp(now - torch.cat(old))
     clipped = torch.clamp(ratio, 1 - SPEC.cliprange, 1 + SPEC.cliprange)
-    policy_loss = torch.maximum(-whitened * ratio, -whitened * clipped).mean()
+    policy_losses = torch.maximum(-whitened * ratio, -whitened * clipped)
+    if sampled_elsewhere:
+        weights = torch.exp(torch.cat(old) - torch.cat([by for by in drawn if by is not None]))
+        assert bool((weights > 3).any()) and bool((weights < 3).any())
+        policy_losses = policy_losses * weights.clamp(max=3)
+    policy_loss = policy_losses.mean()
     before = torch.cat(values)
     near = torch.clamp(estimates, before - SPEC.cliprange_value, before + SPEC.cliprange_value)
     value_loss = 0.5 * torch.maximum((estimates - returns) ** 2, (near - returns) ** 2).mean()

@@ -42,7 +42,7 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_identical_with_dropout(
     killed = make_spec(rows, tmp_path / "killed", **sections)
     moment = random.Random(objective)
     deaths = 0
-    while _train_and_die(killed, after_syncs=moment.randint(4, 20)):
+    while train_and_die(killed, after_syncs=moment.randint(4, 20)):
         deaths += 1
         assert deaths < 40
     assert deaths > 1
@@ -63,7 +63,7 @@ def curve(run: RunFolder) -> list[tuple[str, int, float]]:
     ]
 
 
-def _train_and_die(spec: RunSpec, *, after_syncs: int) -> bool:
+def train_and_die(spec: RunSpec, *, after_syncs: int) -> bool:
     """Train in a process that is killed at a write, unless it ends before; whether it was.
 
     What the disk holds changes only at writes, so these are all the moments that there are to be killed at.

@@ -107,11 +107,24 @@ def _trainer(run: RunFolder, spec: RunSpec) -> tuple[str, dict[str, Any], list[s
                 "num_generations", "max_completion_length", "loss_type", "importance_sampling_level", "scale_rewards",
                 "mask_truncated_completions", "beta", "epsilon", "epsilon_high", "num_iterations", "reward_weights",
             )  # fmt: skip
-            return "GRPO", {name: getattr(objective, name) for name in names}, _rewards(run, rewards_of(objective))
+            setup = [*_sampler(objective), *_rewards(run, rewards_of(objective))]
+            return "GRPO", {name: getattr(objective, name) for name in names}, setup
         case PpoSpec():
             raise RunError(f"{run.root}: TRL has no PPO trainer any more; eject a grpo run instead")
         case RlhfSpec():
             raise RunError(f"{run.root}: rlhf is two runs; eject {run.root / 'reward'}, and a grpo run that it rewards")
+
+
+def _sampler(objective: GrpoSpec) -> list[str]:
+    """TRL hands on whole weights, over NCCL, to a vLLM that is started for that: ours cannot serve it."""
+    if objective.vllm_url is None:
+        return []
+    return [
+        f"# The run's replies were made by the vLLM at {objective.vllm_url}; here the model makes them itself. For a",
+        "# vLLM add use_vllm=True, vllm_mode='server' and vllm_server_base_url to the arguments, and start it with",
+        """# VLLM_SERVER_DEV_MODE=1 and --weight-transfer-config '{"backend": "nccl"}'.""",
+        "",
+    ]
 
 
 def _rewards(run: RunFolder, rewards: Sequence[str]) -> list[str]:

@@ -8,48 +8,32 @@ so it runs on this machine, or on one that shares the folder.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 from fastapi.concurrency import run_in_threadpool
 
-from tunesmith.models.load import resolve_model
+from tunesmith.models.vllm import HOW_TO_START, ServedBase, complaint, key_headers, served_bases, source
 from tunesmith.server.adapters import Adapter
 from tunesmith.server.catalogue import ServedModel
 from tunesmith.server.errors import RequestError
 from tunesmith.server.language import Language, read_language
 from tunesmith.server.replies import Deliver, GenerationRequest, ScoreRequest, told
 from tunesmith.server.vllm_wire import Reader, generation_body, score_body, scored
-from tunesmith.settings import api_key
-
-KEY_VARIABLE = "TUNESMITH_BACKEND_KEY"
 
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 """Seconds: as long as OpenAI's SDK waits for an answer."""
-
-HOW_TO_START = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-
-
-@dataclass(frozen=True)
-class _Base:
-    """A base model that it serves: its name there, and the tokens it takes at most."""
-
-    name: str
-    context: int | None
 
 
 class Backend:
     """The vLLM server at `url` (its `/v1`)."""
 
     def __init__(self, url: str) -> None:
-        key = api_key(KEY_VARIABLE)
         self._url = url.rstrip("/")
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._headers = key_headers()
         self._client = httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT, limits=httpx.Limits())  # no limits
-        self._bases: dict[str, _Base] = {}  # by what they are loaded from
+        self._bases: dict[str, ServedBase] = {}  # by what they are loaded from
         self._languages: dict[str, Language] = {}
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()
@@ -113,9 +97,9 @@ class Backend:
             self._forget_all()  # it was started again, perhaps with another model
         raise _refusal(response.status_code, await response.aread())
 
-    async def _base(self, place: str) -> _Base | None:
+    async def _base(self, place: str) -> ServedBase | None:
         """The base that is loaded from `place`; None when it serves none such, of which it is asked each time."""
-        wanted = _whole(resolve_model(place))
+        wanted = source(place)
         if wanted not in self._bases:
             try:
                 response = await self._client.get(f"{self._url}/models")
@@ -123,10 +107,7 @@ class Backend:
                 raise self._away(error) from error
             if not response.is_success:
                 raise _refusal(response.status_code, response.content)
-            for card in msgspec.json.decode(response.content)["data"]:
-                if card.get("parent") is None:
-                    for source in (card["id"], card.get("root") or card["id"]):
-                        self._bases[_whole(source)] = _Base(card["id"], card.get("max_model_len"))
+            self._bases |= served_bases(msgspec.json.decode(response.content))
         return self._bases.get(wanted)
 
     async def _load(self, adapter: Adapter) -> None:
@@ -201,17 +182,6 @@ class RemoteEngine:
         raise RequestError("The backend left off before its end", status=503, code="backend_unreachable")
 
 
-def _whole(source: str) -> str:
-    """A folder by its whole path, a hub id as it is."""
-    folder = Path(source).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else source
-
-
 def _refusal(status: int, content: bytes) -> RequestError:
     """What it said. It was asked for nothing that a client spells, so it is no client's mistake."""
-    try:
-        told = msgspec.json.decode(content)
-        message = str(told.get("error", told)["message"])
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
-        message = content.decode(errors="replace")[:200]
-    return RequestError(f"The backend refused ({status}): {message}", status=503, code="backend_refused")
+    return RequestError(f"The backend refused ({status}): {complaint(content)}", status=503, code="backend_refused")

@@ -7,12 +7,10 @@ Reference: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunesmith.models.vllm import NOTHING_ELSE
 from tunesmith.server.language import Language
 from tunesmith.server.replies import GenerationRequest, Piece, ScoreRequest, Transcript
 from tunesmith.server.sampling import TokenChoice
-
-NOTHING_ELSE = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Or vLLM takes these from the model's generation config, whose values are no part of OpenAI's wire."""
 
 UNLIKELY = -9999.0
 """OpenAI's log-probability of a token that the model would not say."""

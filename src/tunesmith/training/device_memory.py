@@ -105,9 +105,10 @@ def _longest_row(example: Example) -> int:
 
 
 def device_bytes(device: torch.device) -> int:
-    """What training can use of the device's memory."""
+    """What training can use of the device's memory: of a GPU, what others (a vLLM, say) have left of it on any rank."""
     if device.type == "cuda":
-        return usable_bytes(torch.cuda.get_device_properties(device).total_memory / 2**30)
+        ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        return usable_bytes(min(ranks.gather(ours)) / 2**30)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -23,8 +23,11 @@ def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
 
 
 def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:
-    """Keys whose values differ, `output` aside: a run folder may be moved."""
+    """Keys whose values differ, but for the places where things are: a run folder may be moved, and so may a vLLM."""
     was, wanted = (yaml.safe_load(dump_spec(spec)) for spec in (before, now))
+    for objective in (was["objective"], wanted["objective"]):
+        for section in (objective, objective.get("policy", {})):
+            section.pop("vllm_url", None)
     changed = ["model"] if was["model"] != wanted["model"] else []
     for section in ("data", "adapter", "objective", "training"):
         keys = dict.fromkeys((*was[section], *wanted[section]))

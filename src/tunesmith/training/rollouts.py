@@ -4,13 +4,13 @@ Replies are sampled at temperature 1, so they are draws from the very distributi
 made in batches with a KV cache, and are the larger part of an online step's time. All randomness comes from the
 step's seed and a reply's place in the step, so a resumed run makes the same replies, and so does any number of ranks.
 Ranks that share a model make their replies in step; it stays spread then, a layer being gathered for each token, unless
-their GPUs have room for all of it.
+their GPUs have room for all of it. A vLLM may make the replies in our stead (`vllm_rollouts`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -31,13 +31,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith.models.load import Model
+    from tunesmith.training.vllm_rollouts import VllmSampler
+
+MOST_WEIGHT = 3.0
+"""TRL's `vllm_importance_sampling_clip_max`: a token that its sampler held for a third as likely counts three times."""
 
 
 @dataclass(frozen=True)
 class Rollout:
     """A reply to a prompt, with its reward (NaN: it has none) and the reference's log-probability of each token.
 
-    `reference` is (tokens,); not `ended`: the reply was cut off. `parts` are the rewards by their sources.
+    `reference` is (tokens,); not `ended`: the reply was cut off. `parts` are the rewards by their sources. `drawn` is by
+    what log-probability each token was drawn (tokens,), where something else than the policy drew it.
     """
 
     row: Row
@@ -45,11 +50,19 @@ class Rollout:
     ended: bool
     reference: Tensor
     parts: Mapping[str, float] = field(default_factory=dict)
+    drawn: Tensor | None = None
 
     @property
     def tokens(self) -> int:
         """Length of the reply."""
         return len(self.reference)
+
+
+class Said(NamedTuple):
+    """A reply's tokens, up to and with the one that ended it; `logps` as `Rollout.drawn`."""
+
+    tokens: list[int]
+    logps: list[float] | None = None
 
 
 class Policy:
@@ -63,6 +76,7 @@ class Policy:
         rewards: Rewards,
         *,
         max_completion_length: int,
+        vllm: "VllmSampler | None" = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -71,33 +85,49 @@ class Policy:
         self._max_completion_length = max_completion_length
         self._ends = end_tokens(model.generation_config, tokenizer)
         self._in_step = is_sharded(model)
+        self._vllm = vllm
 
     def rollouts(self, prompts: Sequence[Prompt], seed: int, *, each: int = 1) -> list[Rollout]:
         """`each` replies to every prompt, those to one prompt together. Raises TrainingError without rewards.
 
         Ranks reply to a share of the prompts each, and all get every reply. Those to one prompt are rewarded together.
         """
+        if self._vllm is not None:
+            self._vllm.give(self._model)
         seeds = reply_seeds(seed, len(prompts) * each)
         asked = [_Asked(prompt, seeds[place * each :][:each]) for place, prompt in enumerate(prompts)]
         training = self._model.training
         self._model.eval()
         try:
-            said = ranks.each(asked, self._reply, in_step=self._in_step)
-            answered = [_Answered(one.prompt, replies) for one, replies in zip(asked, said, strict=True)]
+            said = ranks.each(asked, self._reply, in_step=self._in_step and self._vllm is None)
+            answered = [
+                _Answered(one.prompt, [s.tokens for s in group]) for one, group in zip(asked, said, strict=True)
+            ]
             given = [one for group in ranks.each(answered, self._score) for one in group]
             rows = [_row(one.prompt, reply) for one in answered for reply in one.replies]
             reference = ranks.each(rows, self._known, in_step=self._in_step)
         finally:
             self._model.train(training)
         device = self._model.device
+        drawn = [
+            None if one.logps is None else torch.tensor(one.logps, device=device) for group in said for one in group
+        ]
         return [
-            Rollout(row, reward.total, int(row.tokens[-1]) in self._ends, known.to(device), reward.parts)
-            for row, reward, known in zip(rows, given, reference, strict=True)
+            Rollout(row, reward.total, int(row.tokens[-1]) in self._ends, known.to(device), reward.parts, by)
+            for row, reward, known, by in zip(rows, given, reference, drawn, strict=True)
         ]
 
-    def _reply(self, asked: Sequence["_Asked"]) -> list[list[list[int]]]:
-        """The tokens of the replies to each prompt."""
+    def _reply(self, asked: Sequence["_Asked"]) -> list[list[Said]]:
+        """The replies to each prompt."""
         each = len(asked[0].seeds)
+        if self._vllm is None:
+            said = self._say(asked)
+        else:
+            prompts, seeds = [one.prompt.tokens for one in asked], [one.seeds[0] for one in asked]
+            said = self._vllm.sample(prompts, seeds, each=each, ends=self._ends)
+        return [said[start : start + each] for start in range(0, len(said), each)]
+
+    def _say(self, asked: Sequence["_Asked"]) -> list[Said]:
         with gathered(self._model):
             replies = sample(
                 self._model,
@@ -107,7 +137,7 @@ class Policy:
                 max_new_tokens=self._max_completion_length,
                 most=(lambda batches: max(ranks.gather(batches))) if self._in_step else None,
             )
-        return [replies[start : start + each] for start in range(0, len(replies), each)]
+        return [Said(reply) for reply in replies]
 
     def _score(self, answered: Sequence["_Answered"]) -> list[list[Given]]:
         each = len(answered[0].replies)
@@ -175,6 +205,21 @@ class _Asked:
 class _Answered:
     prompt: Prompt
     replies: Sequence[list[int]]
+
+
+def correction(rollouts: Sequence[Rollout], old: Tensor) -> tuple[Tensor | float, dict[str, Measure]]:
+    """What each token's part of the policy gradient is multiplied with (tokens,), and what there is to see of it.
+
+    1 where the policy drew its replies itself. Else by how much likelier a token was to the policy (`old`, (tokens,))
+    than to what drew it, cut at `MOST_WEIGHT`: importance sampling, truncated as in Yao et al. 2025
+    (https://fengyao.notion.site/off-policy-rl), TRL's `token_truncate`.
+    """
+    parts = [rollout.drawn for rollout in rollouts if rollout.drawn is not None]
+    if not parts:
+        return 1.0, {}
+    apart = old - torch.cat(parts)
+    measure = Measure(apart.detach().abs().sum(), len(apart))
+    return torch.exp(apart).clamp(max=MOST_WEIGHT), {"sampling/sampling_logp_difference/mean": measure}
 
 
 def _row(prompt: Prompt, reply: Sequence[int]) -> Row:

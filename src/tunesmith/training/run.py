@@ -7,7 +7,7 @@ is written before all of them are there.
 import datetime
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith.models.load import Model
+    from tunesmith.training.vllm_rollouts import VllmSampler
 
 
 class TrainObserver(Protocol):
@@ -153,6 +154,7 @@ def _train(
     if isinstance(spec.objective, GrpoSpec | PpoSpec):
         for reward in rewards_of(spec.objective):
             open_reward(reward)
+    vllm = _open_vllm(spec)
     tokenizer = load_tokenizer(spec.model)
     with ranks.main_first():
         data = prepare_data(spec, Renderer(tokenizer, today=_started_on(run) if resume else None))
@@ -179,7 +181,9 @@ def _train(
         shard(model, device, dtype=dtype if full else None, bf16=bf16)
     if needs_reference(spec):
         data = with_reference(data, model, spec.adapter, bf16=bf16)
-    objective = make_objective(spec, model, tokenizer)
+    if vllm is not None:
+        vllm.start(model, max(len(row.tokens) for example in (*data.train, *data.validation) for row in example.rows))
+    objective = make_objective(spec, model, tokenizer, vllm)
     give_back(model)
     learning = learning_module(objective, model)
     optimizer = make_optimizer(learning, weight_decay=spec.training.weight_decay)
@@ -206,6 +210,7 @@ def _train(
                 _write_start(run, kept, data, before)
         progress = Progress(rows_digest=data.digest)
     with (
+        nullcontext() if vllm is None else closing(vllm),
         Trackers(spec, run, observer) as told,
         EventLog(run.events, told, keep_bytes=progress.events_bytes) as log,
         polite_interrupts() as interrupted,
@@ -258,6 +263,17 @@ def _resumable(checkpoints: Checkpoints) -> Iterator[None]:
         safe = checkpoints.latest()
         kept = "nothing of the run is kept yet" if safe is None else f"the run is whole up to step {safe.step}"
         raise StorageError(f"{error}; {kept}, go on with --resume") from error
+
+
+def _open_vllm(spec: RunSpec) -> "VllmSampler | None":
+    """The vLLM that makes the run's replies, if one does. Raises SpecError when it cannot."""
+    if not isinstance(spec.objective, GrpoSpec | PpoSpec) or spec.objective.vllm_url is None:
+        return None
+    from tunesmith.training.vllm_rollouts import VllmSampler
+
+    vllm = VllmSampler(spec, spec.objective.vllm_url, spec.objective.max_completion_length)
+    vllm.must_serve()
+    return vllm
 
 
 def _use_bf16(spec: RunSpec, device: torch.device) -> bool:

@@ -59,20 +59,24 @@ def grid(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "sampled_elsewhere"),
     [
-        {"loss_type": "dapo"},
-        {"loss_type": "dapo", "beta": 0.04, "num_iterations": 2, "epsilon": 0.05, "epsilon_high": 0.02},
-        {"loss_type": "bnpo", "beta": 0.04},
-        {"loss_type": "grpo", "beta": 0.04},
-        {"loss_type": "grpo", "beta": 0.04, "num_iterations": 2, "importance_sampling_level": "sequence"},
-        {"loss_type": "dr_grpo", "beta": 0.1, "num_iterations": 2},
-        {"loss_type": "dapo", "beta": 0.04, "mask_truncated_completions": True},
-        {"loss_type": "grpo", "beta": 0.04, "mask_truncated_completions": True},
+        ({"loss_type": "dapo"}, False),
+        ({"loss_type": "dapo", "beta": 0.04, "num_iterations": 2, "epsilon": 0.05, "epsilon_high": 0.02}, False),
+        ({"loss_type": "bnpo", "beta": 0.04}, False),
+        ({"loss_type": "grpo", "beta": 0.04}, False),
+        ({"loss_type": "grpo", "beta": 0.04, "num_iterations": 2, "importance_sampling_level": "sequence"}, False),
+        ({"loss_type": "dr_grpo", "beta": 0.1, "num_iterations": 2}, False),
+        ({"loss_type": "dapo", "beta": 0.04, "mask_truncated_completions": True}, False),
+        ({"loss_type": "grpo", "beta": 0.04, "mask_truncated_completions": True}, False),
+        ({"loss_type": "dapo", "beta": 0.04}, True),
+        ({"loss_type": "grpo", "beta": 0.04, "num_iterations": 2}, True),
     ],
-    ids=lambda options: "-".join(map(str, options.values())),
+    ids=lambda value: "elsewhere" if value is True else "-".join(map(str, value.values())) if value else "here",
 )
-def test_a_step_is_that_of_trl(options: dict[str, Any], tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_a_step_is_that_of_trl(
+    options: dict[str, Any], sampled_elsewhere: bool, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     several, masked = "num_iterations" in options, "mask_truncated_completions" in options
     rows = make_replies()
     advantages = [0.9, -1.2, 0.4, -0.1]
@@ -83,9 +87,11 @@ def test_a_step_is_that_of_trl(options: dict[str, Any], tokenizer: PreTrainedTok
     spec = GrpoSpec(reward="unused:here", max_completion_length=LONGEST, num_generations=REPLIES, **options)
     ended = [True, False, True, True]
     grpo = Grpo(spec, SimpleNamespace(), TokenLoss(model))
+    now = before if several else token_logps(TokenLoss(model), rows)
+    drawn = [logps - torch.linspace(-1.0, 2.0, len(logps)) for logps in now]  # some weights are cut, some are not
     scored = [
-        Scored(Rollout(row, 0.0, whole, known), advantage, 0.0, old)
-        for row, whole, known, advantage, old in zip(rows, ended, reference, advantages, before, strict=True)
+        Scored(Rollout(row, 0.0, whole, known, drawn=by if sampled_elsewhere else None), advantage, 0.0, old)
+        for row, whole, known, by, advantage, old in zip(rows, ended, reference, drawn, advantages, before, strict=True)
     ]
     loss = grpo.loss(collate(scored)).total / grpo.weight(scored)
     loss.backward()
@@ -113,6 +119,11 @@ def test_a_step_is_that_of_trl(options: dict[str, Any], tokenizer: PreTrainedTok
     }
     if several:
         inputs["old_per_token_logps"] = grid(before)
+    if sampled_elsewhere:  # as TRL has it of a vLLM, with vllm_importance_sampling_mode="token_truncate"
+        trainer.use_vllm = True
+        weights = [torch.exp(old - by) for old, by in zip(now, drawn, strict=True)]
+        clip_max = trainer.vllm_importance_sampling_clip_max
+        inputs["importance_sampling_ratio"] = grid([each.clamp(max=clip_max) for each in weights])
     expected = trainer._compute_loss(other, inputs)
     expected.backward()
 

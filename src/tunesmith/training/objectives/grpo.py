@@ -19,7 +19,7 @@ from tunesmith.training import ranks
 from tunesmith.training.batches import MicroBatch, Row
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.prompt import Prompt
-from tunesmith.training.rollouts import Policy, Rollout, reward_measures
+from tunesmith.training.rollouts import Policy, Rollout, correction, reward_measures
 from tunesmith.training.token_loss import TokenLoss, to_send, token_logps
 
 STD_FLOOR = 1e-4
@@ -104,7 +104,8 @@ class Grpo:
         ratio = torch.exp(change)
         low, high = 1 - spec.epsilon, 1 + (spec.epsilon if spec.epsilon_high is None else spec.epsilon_high)
         clipped = ratio.clamp(low, high)
-        per_token = -torch.min(ratio * advantages, clipped * advantages)
+        weights, sampling = correction(rollouts, old)
+        per_token = -torch.min(ratio * advantages, clipped * advantages) * weights
         # Schulman's k3: never negative, and unbiased.
         kl = torch.exp(reference - logps) - (reference - logps) - 1
         if spec.beta:
@@ -116,7 +117,8 @@ class Grpo:
             per_token = per_token * kept[batch.row_of_target]
         away = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
         deviations = [example.group_std for example in batch.examples if not math.isnan(example.group_std)]
-        measures = rollout_measures(rollouts) | {
+        measures = rollout_measures(rollouts) | sampling
+        measures |= {
             "kl": Measure(kl.detach().sum(), len(kl)),
             "reward_std": Measure(sum(deviations), len(deviations)),
             "clip_ratio": Measure(away.float().sum(), len(kl)),

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith.models.load import Model
+    from tunesmith.training.vllm_rollouts import VllmSampler
 
 
-def make_objective(spec: RunSpec, model: "Model", tokenizer: "PreTrainedTokenizerBase") -> Objective[Any]:
-    """The objective of `spec` for `model`, which is as training starts it."""
+def make_objective(
+    spec: RunSpec, model: "Model", tokenizer: "PreTrainedTokenizerBase", vllm: "VllmSampler | None" = None
+) -> Objective[Any]:
+    """The objective of `spec` for `model`, which is as training starts it; `vllm` draws the replies if there is one."""
     match spec.objective:
         case SftSpec():
             return Sft(model)
@@ -37,9 +40,9 @@ def make_objective(spec: RunSpec, model: "Model", tokenizer: "PreTrainedTokenize
         case RewardSpec(center_rewards_coefficient=center):
             return Reward(model, center_rewards_coefficient=center)
         case GrpoSpec() as online:
-            return Grpo(online, _policy(spec, online, model, tokenizer), TokenLoss(model))
+            return Grpo(online, _policy(spec, online, model, tokenizer, vllm), TokenLoss(model))
         case PpoSpec() as online:
-            return Ppo(online, model, _policy(spec, online, model, tokenizer), TokenLoss(model))
+            return Ppo(online, model, _policy(spec, online, model, tokenizer, vllm), TokenLoss(model))
         case RlhfSpec():
             raise AssertionError("rlhf is two runs, each with an objective of its own")
 
@@ -73,7 +76,13 @@ def _preference(spec: DpoSpec, model: "Model") -> Objective[Any]:
             )
 
 
-def _policy(spec: RunSpec, online: GrpoSpec | PpoSpec, model: "Model", tokenizer: "PreTrainedTokenizerBase") -> Policy:
+def _policy(
+    spec: RunSpec,
+    online: GrpoSpec | PpoSpec,
+    model: "Model",
+    tokenizer: "PreTrainedTokenizerBase",
+    vllm: "VllmSampler | None",
+) -> Policy:
     named = rewards_of(online)
     sources = [_reward_source(reward, model) for reward in named]
     return Policy(
@@ -82,6 +91,7 @@ def _policy(spec: RunSpec, online: GrpoSpec | PpoSpec, model: "Model", tokenizer
         Reference(model, spec.adapter),
         Rewards(dict(zip(reward_names(named), sources, strict=True)), online.reward_weights),
         max_completion_length=online.max_completion_length,
+        vllm=vllm,
     )
 
 

@@ -24,7 +24,7 @@ from tunesmith.training.batches import Example, MicroBatch, Row, micro_batches
 from tunesmith.training.objectives import Loss, MeanLoss, Measure, Validation
 from tunesmith.training.objectives.grpo import rollout_measures
 from tunesmith.training.prompt import Prompt
-from tunesmith.training.rollouts import Policy, Rollout
+from tunesmith.training.rollouts import Policy, Rollout, correction
 from tunesmith.training.sharding import shard
 from tunesmith.training.token_loss import TokenLoss, to_send
 
@@ -107,9 +107,11 @@ class Ppo:
         policy_loss = torch.max(-advantages * ratio, -advantages * clipped)
         near = before + (values - before).clamp(-spec.cliprange_value, spec.cliprange_value)
         value_loss = 0.5 * torch.max((values - returns) ** 2, (near - returns) ** 2)
-        total = (policy_loss + spec.vf_coef * value_loss).sum()
+        weights, sampling = correction(rollouts, old)
+        total = (policy_loss * weights + spec.vf_coef * value_loss).sum()
         reference = torch.cat([rollout.reference for rollout in rollouts])
-        measures = rollout_measures(rollouts) | {
+        measures = rollout_measures(rollouts) | sampling
+        measures |= {
             "kl": Measure((old - reference).sum(), len(values)),
             "value_loss": Measure(value_loss.detach().sum(), len(values)),
             "clip_ratio": Measure((policy_loss > -advantages * ratio).float().sum(), len(values)),
