@@ -12,6 +12,7 @@ MEASURES = {
     "reward": ("Reward", "mean reward of a reply"),
     "kl": ("Distance from the reference", "KL divergence, nats per token"),
     "completions/mean_length": ("Length of replies", "tokens"),
+    "sampling/sampling_logp_difference/mean": ("Distance of what draws the replies", "log-probability, nats per token"),
     "answer_loss": ("Loss on the data's own replies", "nats per token"),
     "rewards/margins": ("Margin of the chosen reply", "difference of implicit rewards"),
     "rewards/accuracies": ("Chosen reply preferred", "share of pairs"),

@@ -41,8 +41,8 @@ MOST_WEIGHT = 3.0
 class Rollout:
     """A reply to a prompt, with its reward (NaN: it has none) and the reference's log-probability of each token.
 
-    `reference` is (tokens,); not `ended`: the reply was cut off. `parts` are the rewards by their sources. `drawn` is by
-    what log-probability each token was drawn (tokens,), where something else than the policy drew it.
+    `reference` is (tokens,); not `ended`: the reply was cut off. `parts` are the rewards by their sources. `drawn` is
+    by what log-probability each token was drawn (tokens,), where something else than the policy drew it.
     """
 
     row: Row
