@@ -96,6 +96,7 @@ def test_a_base_that_fits_no_gpu_is_shared_by_several_and_the_spec_says_so() -> 
     plan = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="A100-80GB", gpus=4)
     assert "LoRA fits on 4" in plan.answer
     assert "the base shared by them (training.sharding: fsdp)" in plan.answer
+    assert {method.method for method in plan.methods if method.sharded} == {"lora", "dpo", "grpo"}  # ppo has two bases
     spec = plan_to_spec(plan, "data/tickets.jsonl")
     assert (spec.adapter.kind, spec.training.sharding) == ("lora", "fsdp")
     alone = make_plan(tickets(300), "meta-llama/Llama-3.1-70B", gpu="A100-80GB")

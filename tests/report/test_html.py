@@ -207,14 +207,14 @@ def test_smoothing_stays_within_the_values_and_keeps_a_constant(values: list[flo
 
 def test_the_measures_of_an_objective_are_drawn(bare_run: RunFolder) -> None:
     rewarded = [
-        msgspec.structs.replace(event, measures={"reward": 0.1 * event.step, "kl": 0.01})
+        msgspec.structs.replace(event, measures={"reward": 0.1 * event.step, "kl": 0.01, "rewards/short/mean": 0.1})
         if hasattr(event, "loss")
         else event
         for event in events()
     ]
     write_events(bare_run, rewarded)
     text = page(bare_run)
-    for title in ("Reward", "Distance from the reference"):
+    for title in ("Reward", "Reward: short", "Distance from the reference"):
         assert f"<h3>{title}</h3>" in text
     assert "Length of replies" not in text
     assert text.count("Held-out") > 0

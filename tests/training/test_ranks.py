@@ -255,8 +255,15 @@ def test_a_run_that_cannot_start_says_so_once_and_leaves_nothing(tickets: Path, 
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_whole_and_it_resumes(tickets: Path, tmp_path: Path) -> None:
-    spec = make_spec(tickets, tmp_path / "run", training=SETTINGS | {"steps": 6})
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_killed_process_ends_the_run_whole_and_it_resumes(
+    sharded: bool, tickets: Path, brevity: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sections: dict[str, dict[str, object]] = {"training": SETTINGS | {"steps": 6, "batch_size": 4}}
+    if sharded:
+        online = {"kind": "grpo", "reward": brevity, "num_generations": 2, "max_completion_length": 8}
+        sections |= {"adapter": {"kind": "full"}, "objective": online}
+    spec = make_spec(tickets, tmp_path / "run", **sections)
     run = RunFolder(Path(spec.output))
     seen: list[int] = []
 
@@ -269,11 +276,12 @@ def test_a_killed_process_ends_the_run_whole_and_it_resumes(tickets: Path, tmp_p
 
     with pytest.raises(RunError, match=r"process 2 of 2 was killed by SIGKILL; go on from the last checkpoint"):
         train_in_processes(spec, 2, observer=kill)
+    assert "Traceback" not in capfd.readouterr().err
     assert (run.checkpoints / "step-2").is_dir()
     result = train_in_processes(spec, 2, resume=True)
     assert (result.reason, result.steps) == ("finished", 6)
     assert steps(run) == [1, 2, 3, 4, 5, 6]
-    assert run.adapter.is_dir()
+    assert (run.model if sharded else run.adapter).is_dir()
 
 
 @pytest.mark.slow

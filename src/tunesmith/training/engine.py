@@ -182,8 +182,7 @@ class Engine:
                 self._budget.halve(self._micro_batches(examples), error)
 
     def _agreeing(self) -> contextlib.AbstractContextManager[None]:
-        """A sharded rank that fails leaves the others in the middle of a layer: there is nothing to agree on."""
-        return contextlib.nullcontext() if self._sharded else ranks.agreeing()
+        return ranks.computing_in_step() if self._sharded else ranks.agreeing()
 
     def _run(self, examples: Sequence[Example], weight: float, *, learn: bool) -> "tuple[torch.Tensor, _Measures]":
         """The loss of this rank's part of `examples`, divided by `weight`, and its measures; to `learn`, gradients."""

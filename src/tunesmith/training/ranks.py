@@ -9,7 +9,7 @@ nothing of this.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +25,8 @@ from tunesmith.settings import first_process
 class RankLostError(RunError):
     """Another process of the run is gone, and what it was about to add with it."""
 
+
+LOST = "another process of this run is gone; go on from the last checkpoint: --resume"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,13 +86,12 @@ def share(items: Sequence[T], size: Callable[[T], int]) -> Sequence[T]:
 def each(items: Sequence[T], function: Callable[[Sequence[T]], Sequence[R]], *, in_step: bool = False) -> list[R]:
     """What `function` makes of `items`, one for one and in order, every rank calling it on its own share of them.
 
-    None is left without any, since ranks may compute `in_step`: with a model that is spread over them. One that fails
-    then leaves the others in the middle of a layer, and there is nothing to agree on.
+    None is left without any, since ranks may compute `in_step`.
     """
     if count() == 1:
         return list(function(items))
     own = items[index() :: count()] or items[:1]
-    with nullcontext() if in_step else agreeing():
+    with computing_in_step() if in_step else agreeing():
         made = list(function(own))
     parts = gather(made)
     return [parts[place % count()][place // count()] for place in range(len(items))]
@@ -113,6 +114,21 @@ def agreeing() -> Iterator[None]:
     if failed:
         kind, message = failed[0]
         raise kind(message)
+
+
+@contextmanager
+def computing_in_step() -> Iterator[None]:
+    """The ranks compute with a model that is spread over them.
+
+    One that fails leaves the others in the middle of a layer, with nothing to agree on; they find the connection
+    closed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo's are of no class of their own
+            raise RankLostError(LOST) from error
+        raise
 
 
 @contextmanager
@@ -152,7 +168,7 @@ def _all_there() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLostError("another process of this run is gone; go on from the last checkpoint: --resume") from error
+        raise RankLostError(LOST) from error
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
