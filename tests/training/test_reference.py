@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiny_models import make_model, make_rows
@@ -9,7 +11,7 @@ from tunesmith.training import reference as reference_module
 from tunesmith.training.data import TrainingData
 from tunesmith.training.preference import Pair
 from tunesmith.training.reference import Reference, reference_logps, with_reference
-from tunesmith.training.token_loss import TokenLoss, row_logps
+from tunesmith.training.token_loss import TokenLoss, row_logps, token_logps
 
 
 def make_data(seed: int = 0) -> TrainingData:
@@ -80,3 +82,24 @@ def test_an_online_reference_stays_while_the_policy_moves(kind: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     sums = torch.stack([part.sum(dtype=torch.float64) for part in before])
     assert not torch.allclose(row_logps(TokenLoss(model), rows), sums)
+
+
+def test_beside_a_policy_in_bf16_the_reference_is_not_read_from_its_cast_weights() -> None:
+    """Autocast keeps the casts of a step, in which the parameters are exchanged."""
+    adapter = AdapterSpec(kind="full")
+    model = attach(make_model(), adapter)
+    reference, token_loss, rows = Reference(model, adapter), TokenLoss(model), make_rows(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05
+
+    def asked(ask: Callable[[], list[torch.Tensor]]) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return torch.cat(ask())
+
+    policy, expected = asked(lambda: token_logps(token_loss, rows)), asked(lambda: reference.token_logps(rows))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(torch.cat(token_logps(token_loss, rows)), policy)
+        assert torch.equal(torch.cat(reference.token_logps(rows)), expected)
+        assert torch.equal(torch.cat(token_logps(token_loss, rows)), policy)
+    assert not torch.allclose(policy, expected)
