@@ -62,7 +62,7 @@ def steps(run: RunFolder) -> list[int]:
         ("lora, sharded", {"kind": "sft"}),
         ("lora, sharded", {"kind": "dpo"}),
         ("lora, sharded", {"kind": "reward"}),
-        ("lora, sharded", {"kind": "dpo", "loss_type": "kto"}),
+        pytest.param("lora, sharded", {"kind": "dpo", "loss_type": "kto"}, marks=pytest.mark.slow),
     ],
     ids=[
         "lora-sft",
@@ -129,7 +129,7 @@ def test_sharding_is_refused_where_ranks_cannot_compute_equally_often_and_what_k
     ("adapter", "sharding", "objective"),
     [
         ("lora", "auto", {"kind": "grpo", "num_iterations": 2}),
-        ("lora", "fsdp", {"kind": "grpo", "beta": 0.04}),
+        pytest.param("lora", "fsdp", {"kind": "grpo", "beta": 0.04}, marks=pytest.mark.slow),
         pytest.param("full", "auto", {"kind": "grpo", "beta": 0.04, "num_iterations": 2}, marks=pytest.mark.slow),
         pytest.param("lora", "auto", {"kind": "ppo", "num_ppo_epochs": 2}, marks=pytest.mark.slow),
         pytest.param("lora", "fsdp", {"kind": "ppo", "num_ppo_epochs": 2}, marks=pytest.mark.slow),

@@ -92,7 +92,7 @@ def test_in_bf16_no_layer_is_held_between_its_forward_and_its_backward_pass() ->
     run_ranks(2, held)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("room", [True, False])
 def test_layers_stay_whole_for_many_passes_where_there_is_room(
     kind: str, room: bool, monkeypatch: pytest.MonkeyPatch
