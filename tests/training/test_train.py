@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tunesmith.assets import embedded_model
 from tunesmith.errors import DataError, ModelError, RunError, SpecError, StorageError, TrainingError
@@ -170,6 +170,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_way_out(
     with pytest.raises(TrainingError, match=r"step \d+: the .* training\.learning_rate \(now 0\.9\)"):
         train(spec)
     assert not RunFolder(Path(spec.output)).adapter.exists()
+
+
+def test_weights_that_give_no_number_are_not_blamed_on_the_learning_rate(
+    model_folder: Callable[[str], Path], tickets: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model_folder("llama"), tmp_path / "poisoned")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        TrainingError, match=r"^step 1: the loss is nan before anything was learned\. Check the model's"
+    ):
+        train(make_spec(tickets, tmp_path / "run", folder))
 
 
 def test_the_same_spec_gives_the_same_weights(tickets: Path, tmp_path: Path) -> None:

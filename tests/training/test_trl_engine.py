@@ -68,17 +68,21 @@ def test_what_trl_cannot_do_is_refused_in_a_line(pairs: Path, brevity: str, tmp_
 
 
 @pytest.mark.slow
-def test_trl_follows_the_engines_losses_where_nothing_is_held_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_trl_follows_the_engines_losses_where_nothing_is_held_out(kind: str, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(embedded_model(), model)
     template = model / "chat_template.jinja"  # TRL also learns what a template writes behind a reply: here, nothing
     template.write_text(template.read_text().replace("<|im_end|>\\n", "<|im_end|>"))
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(f'{{"instruction": "Say {n}", "output": "{"so " * (n % 5)}{n}"}}\n' for n in range(8)))
+    rows.write_text(
+        "".join(f'{{"prompt": "Say {n}", "chosen": "{"so " * (n % 5)}{n}", "rejected": "No."}}\n' for n in range(8))
+    )
     training = SETTINGS | {"steps": 5, "batch_size": 8, "warmup": 0.4, "learning_rate": 5e-3, "precision": "fp32"}
 
     def losses(engine: str) -> list[float]:
-        spec = make_spec(rows, tmp_path / engine, model, engine=engine, data={"holdout": 0}, training=training)
+        options = {"engine": engine, "objective": {"kind": kind}, "training": training, "data": {"holdout": 0}}
+        spec = make_spec(rows, tmp_path / engine, model, **options)
         return [event.loss for event in read_events(train(spec).run) if isinstance(event, StepEvent)]
 
     assert losses("trl") == pytest.approx(losses("tunesmith"), rel=1e-5)

@@ -196,6 +196,7 @@ def _model(spec: RunSpec) -> Iterator[str]:
     yield "tokenizer = AutoTokenizer.from_pretrained(MODEL)"
     if (template := load_tokenizer(spec.model).chat_template) == PLAIN_TEMPLATE:
         yield f"tokenizer.chat_template = {template!r}"
+    yield f"torch.manual_seed({spec.training.seed})"
     yield f"model = AutoModelFor{'SequenceClassification' if scalar else 'CausalLM'}.from_pretrained("
     yield "    MODEL,"
     yield f"    dtype={dtype},"

@@ -159,6 +159,8 @@ def _diverged(progress: Progress, spec: TrainingSpec, outcome: StepOutcome, chec
         what = "the gradient is not finite"
     else:
         what = f"the gradient exploded (its norm is {outcome.grad_norm:.2g})"
+    if progress.step == 0 and not outcome.begun and not math.isfinite(outcome.loss):
+        return f"step 1: {what} before anything was learned. Check the model's weights, or set training.precision: fp32"
     saved = progress.step > 0 and not outcome.begun
     kept = f"; the state before it is kept in {checkpoints.path(progress.step)}" if saved else ""
     return (

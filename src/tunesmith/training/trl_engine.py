@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
@@ -48,7 +47,6 @@ def train_with_trl(
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "train.py"
         script.write_text(trainer_script(run, spec, rows, folder=Path(folder)), encoding="utf-8")
-        torch.manual_seed(spec.training.seed)
         trainer: Any = _guarded(lambda: runpy.run_path(str(script))["trainer"])
         for shown in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(shown)
