@@ -62,7 +62,16 @@ def test_an_unknown_head_ending_still_gives_the_models_own_loss(monkeypatch: pyt
     assert_same_loss_and_gradients(make_model("gemma2"), chunk_logits=96 * 10)
 
 
-def test_the_head_never_sees_more_positions_than_a_chunk() -> None:
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_a_head_whose_logits_are_too_many_to_keep_learns_the_same(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith.training.trained_head.KEPT_BYTES", 0)
+    assert_same_loss_and_gradients(make_model(architecture), chunk_logits=96 * 10)
+
+
+def test_the_head_never_sees_more_positions_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.training.trained_head.KEPT_BYTES", 0)  # what is kept calls no head
     model = make_model()
     seen = []
     token_loss = TokenLoss(model, chunk_logits=96 * 7)

@@ -19,6 +19,12 @@ CHUNK_LOGITS = 2**24
 CACHED_LOGITS = 2**20
 """Of these, those turned to fp32 at once on a CPU."""
 
+KEPT_BYTES = 2**27
+"""Of logits' gradients that a trained head keeps, at most (`training/trained_head.py`)."""
+
+PRODUCT_ROWS = 1024
+"""Of a weight's gradient, how many are computed at once (`training/gradients.py`)."""
+
 SAMPLED_ROWS, SAMPLED_TOKENS = 64, 16384
 """Replies, and cells of their cache, that are sampled at once."""
 
@@ -88,6 +94,17 @@ def _fast_lora(method: Method) -> bool:
     return method in ("lora", "dpo", "grpo", "ppo")
 
 
+def _fast_full(shape: ModelShape, method: Method, work: Workload) -> bool:
+    """Whether trained feed-forward layers are the engine's own."""
+    return method == "full" and work.device == "cpu" and fast_norms(shape, method, work)
+
+
+def _keeps_slopes(shape: ModelShape, work: Workload) -> bool:
+    """Whether a trained head keeps the gradients of its logits from its forward to its backward pass."""
+    kept = work.supervised * shape.vocabulary * work.width
+    return kept <= KEPT_BYTES and work.ranks == 1 and not shape.eager
+
+
 def residual_width(method: Method, work: Workload) -> int:
     """Bytes of a number in the residual stream: fp32 where the embedding is, which sharding gathers in bf16."""
     return 4 if method == "full" and work.ranks == 1 else work.width
@@ -96,8 +113,12 @@ def residual_width(method: Method, work: Workload) -> int:
 def cast_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """Copies of weights that learn, kept for the backward pass: autocast's in bf16, and LoRA's scaled B."""
     if work.precision == "bf16":
+        if method == "full" and work.ranks > 1:  # sharded ones are gathered in bf16
+            return 0
         if method == "full":
-            return 0 if work.ranks > 1 else 2 * shape.linear_weights  # sharded ones are gathered in bf16
+            # On a CPU the engine's own feed-forward layers cast theirs again.
+            anew = 3 * shape.hidden * shape.ffn_width * shape.layers if _fast_full(shape, method, work) else 0
+            return 2 * (shape.linear_weights - anew)
         return 2 * trainable_parameters(shape, method, work.rank, work.virtual_tokens)
     return 4 * work.rank * shape.linear_outputs if _fast_lora(method) else 0
 
@@ -126,7 +147,7 @@ def _chunk(shape: ModelShape, work: Workload) -> int:
 
 
 def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
-    """Logits, and in fp32 their softmax; a frozen head's loss makes its gradient here, too."""
+    """Logits, and in fp32 their softmax; the head's loss makes its gradient here, too, unless it is computed again."""
     logits = _chunk(shape, work)
     if method != "full" and not shape.eager:  # whose head's output is capped, too, and computed again
         # Softmax turns what is not fp32 into a copy of its own; on a CPU, a part at a time.
@@ -135,11 +156,21 @@ def forward_logit_bytes(shape: ModelShape, method: Method, work: Workload) -> in
         softmax = (4 if width == 4 else 8) * at_once
         return width * logits + softmax + work.supervised * shape.hidden * width
     cast = work.width < residual_width(method, work)
+    if method == "full" and _keeps_slopes(shape, work):
+        logits, states = work.supervised * shape.vocabulary, work.supervised * shape.hidden
+        casts = 2 * (shape.vocabulary * shape.hidden + states) if cast else 0
+        at_once = min(logits, CACHED_LOGITS) if work.device == "cpu" else logits
+        made = max((8 if cast else 4) * at_once, work.width * states)  # softmax, then what the head returns
+        return work.width * logits + casts + made
     return 8 * logits + (2 * shape.vocabulary * shape.hidden if cast else 0)
 
 
 def logit_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
     """The fuller of the head's two passes."""
+    if method == "full" and _keeps_slopes(shape, work):
+        kept = work.supervised * (shape.vocabulary + 3 * shape.hidden)  # beside the states and their gradient as scaled
+        parts = 6 * min(shape.vocabulary, PRODUCT_ROWS) * shape.hidden if work.width == 2 else 0
+        return max(forward_logit_bytes(shape, method, work), work.width * kept + parts)
     capped = 4 * _chunk(shape, work) if shape.eager else 0  # what the cap is undone with
     if method != "full":
         again = 12 * _chunk(shape, work) + capped if shape.eager else 0
@@ -168,18 +199,18 @@ def backward_bytes(shape: ModelShape, method: Method, work: Workload) -> int:
         left = 2 * width * (shape.query_width + shape.kv_width) + (4 + width) * shape.hidden
         gone = (activation_bytes(shape, method, work) - left) * work.tokens
         gradients = max(gradients, eager_bytes(shape, work) + residual - gone)
-    if method == "full" and shape.tied:  # the head's gradient waits for the embedding's
+    if method == "full" and shape.tied and not _keeps_slopes(shape, work):  # its gradient waits for the embedding's
         gradients += residual_width(method, work) * shape.vocabulary * shape.hidden
     return gradients + (shape.largest_matrix * width if method == "qlora" else 0)  # one matrix dequantized
 
 
 def update_bytes(shape: ModelShape, work: Workload) -> int:
-    """The embedding's gradient, and beside it that of the head it is tied to.
+    """The embedding's gradient, and beside it that of the head it is tied to, unless that is added at once.
 
     In fp32 the head's is a view, unless it is a sum of several chunks' already: their sum is a third matrix.
     """
     several = _chunk(shape, work) < work.supervised * shape.vocabulary
-    matrices = 1 if not shape.tied else 2 if work.precision == "bf16" or several else 3
+    matrices = 1 if not shape.tied or _keeps_slopes(shape, work) else 2 if work.precision == "bf16" or several else 3
     return residual_width("full", work) * shape.vocabulary * shape.hidden * matrices
 
 

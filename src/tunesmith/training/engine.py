@@ -32,7 +32,7 @@ R = TypeVar("R")
 CPU_TOKENS = 2048
 """Of a forest on a CPU: its products are as fast on fewer tokens than a GPU's, which halves the activations' memory."""
 
-CPU_TOKENS_IN_FULL = 1024
+CPU_TOKENS_IN_FULL = 768
 """The same where all parameters learn: autograd keeps more of each token then, beside gradients and moments."""
 
 EXPLODED = 1e4

@@ -74,7 +74,7 @@ def _feed_forward(module: Any, x: Tensor) -> Tensor:
         product = compiled(swiglu)(gate, up)
     else:
         product = _SwiGlu.apply(gate, up)  # type: ignore[no-untyped-call]
-    output: Tensor = module.down_proj(product)
+    (output,) = project(product, (module.down_proj,))
     return output
 
 
@@ -97,7 +97,8 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor |
     mixed, _ = forest_attention(module, query, key, value, mask, scaling=module.scaling, stretch=stretch)
     if (read := kwargs.get("read")) is not None:
         mixed = mixed.index_select(1, read)
-    return module.o_proj(mixed.flatten(2)), None
+    (projected,) = project(mixed.flatten(2), (module.o_proj,))
+    return projected, None
 
 
 def _decoder_layer(module: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:

@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from tunesmith.training.trained_linear import all_learn, project_trained
+
 
 class FastLinear(Linear):
     """PEFT's LoRA layer; its forward is ours while one plain adapter is on, and PEFT's own otherwise."""
@@ -55,6 +57,8 @@ def use_fast_lora(model: nn.Module) -> None:
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """What each of `layers` makes of the same `x`."""
+    if all_learn(x, layers):
+        return project_trained(x, layers)
     names = [layer.plain_adapter() if isinstance(layer, FastLinear) else None for layer in layers]
     plain: Any = list(zip(layers, names, strict=True))
     if not all(names) or len({layer.base_layer.weight.dtype for layer, _ in plain}) > 1:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tunesmith.training.gradients import add_gradient
 from tunesmith.training.lanes import Lanes
 from tunesmith.training.shared_prefix import Forest
 
@@ -195,14 +196,8 @@ class _InLanes(torch.autograd.Function):
         ctx.lanes.run(backward, ctx.parts)
         for index, parameter in enumerate(learning):
             for part in ctx.parts:
-                gradient = part.gradients[index]
-                if gradient is None:
-                    continue
-                if parameter.grad is None:
-                    # Laid out like its parameter: the fused optimizer pairs their numbers as they lie in memory.
-                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
-                else:
-                    parameter.grad.add_(gradient)
+                if (gradient := part.gradients[index]) is not None:
+                    add_gradient(parameter, gradient)
         return None, None, None, None, None
 
 

@@ -4,7 +4,7 @@ A vocabulary of 128k makes logits the largest tensor of a step, and most positio
 model runs its own forward with its head fed only the supervised positions (a hook on the head: right for every
 architecture and adapter, since nothing of the model is re-implemented), and the head itself runs in chunks.
 A frozen head computes its gradient in the same pass, as Liger Kernel does (https://arxiv.org/abs/2410.10989), for two
-matrix products a chunk; a trained head is recomputed in the backward pass, for four.
+matrix products a chunk; a trained head takes three (`trained_head`), or is recomputed in the backward pass, for four.
 """
 
 import functools
@@ -30,6 +30,7 @@ from tunesmith.training.sharding import is_sharded
 from tunesmith.training.shared_prefix import Forest
 from tunesmith.training.stretches import Stretch, states_in_lanes, whole_forest
 from tunesmith.training.token_budget import TokenBudget
+from tunesmith.training.trained_head import fits, trained_head_losses
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -86,7 +87,8 @@ class TokenLoss:
             states, logits = self._states(input_ids, positions, whole)
             if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
                 return F.cross_entropy(logits[0].float(), targets, reduction="none")
-        return head_losses(self._head, states, targets, self._after_head, self._chunk_logits, lanes)
+        alone = not is_sharded(self._model)
+        return head_losses(self._head, states, targets, self._after_head, self._chunk_logits, lanes, alone=alone)
 
     def _lanes(self) -> Lanes:
         count = possible_lanes(self._model)
@@ -166,10 +168,13 @@ def head_losses(
     after_head: AfterHead = unchanged,
     chunk_logits: int = CHUNK_LOGITS,
     lanes: Lanes | None = None,
+    *,
+    alone: bool = True,
 ) -> Tensor:
     """Cross-entropy of `after_head(head(hidden))` against `targets`, at most `chunk_logits` logits at a time.
 
-    A frozen head's are computed in `lanes`.
+    A frozen head's are computed in `lanes`. The backward pass adds to the gradient of a trained head itself where
+    this process `alone` holds it.
     Shapes: `hidden` (positions, hidden), `targets` (positions,); the result is fp32 (positions,).
     """
     weight = head.weight
@@ -179,6 +184,9 @@ def head_losses(
     if type(head) is nn.Linear and frozen and after_head is unchanged:
         losses: Tensor = _FrozenHeadLoss.apply(hidden, targets, weight, head.bias, size, lanes or Lanes(1))  # type: ignore[no-untyped-call]
         return losses
+    plain = type(head) is nn.Linear and head.bias is None and after_head is unchanged
+    if plain and alone and torch.is_grad_enabled() and fits(weight, len(targets)):
+        return trained_head_losses(hidden, targets, weight)
     chunks = [
         checkpoint(_head_loss, head, after_head, *chunk, use_reentrant=False, preserve_rng_state=False)
         for chunk in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
