@@ -50,3 +50,9 @@ def test_a_beginning_too_short_to_pay_for_a_segment_is_repeated() -> None:
 
 def test_shared_lengths_count_the_tokens_common_with_the_row_before() -> None:
     assert shared_lengths(as_rows([[1, 2, 3], [1, 2, 4], [1, 2], [5]])).tolist() == [0, 2, 2, 0]
+
+
+def test_rows_that_each_begin_the_next_are_planted_however_many_they_are() -> None:
+    rows = [np.full(length, 7, np.int32) for length in range(1, 1200)]
+    forest = plant(rows)
+    assert all(np.array_equal(forest.tokens[places], row) for places, row in zip(forest.places, rows, strict=True))

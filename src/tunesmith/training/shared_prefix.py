@@ -77,24 +77,22 @@ def plant(rows: Sequence[NDArray[np.int32]]) -> Forest:
         end = segment.end
         return segment.path
 
-    def grow(first: int, last: int, depth: int, path: tuple[Segment, ...]) -> None:
-        """Lay out the sorted rows `first` to `last`, whose first `depth` tokens are on `path`."""
-        row = order[first]
-        if last - first == 1:
+    # Sorted rows, `first` to `last`, whose first `depth` tokens are on a path that is laid out: depth first, and not by
+    # recursion, since as many rows as there are may each begin the next.
+    waiting: list[tuple[int, int, int, tuple[Segment, ...]]] = [(0, len(rows), 0, ())]
+    while waiting:
+        first, last, depth, path = waiting.pop()
+        row, count = order[first], last - first
+        if count == 1:
             if len(rows[row]) > depth:
                 path = add(row, depth, len(rows[row]), path)
             places[row] = np.concatenate([np.arange(part.start, part.end) for part in path])
-            return
+            continue
         shared = int(common[first + 1 : last].min())
-        count = last - first
         if (shared - depth) * (count - 1) > SEGMENT_TOKENS * count:
             path = add(row, depth, shared, path)
             depth = shared
-        for start, stop in _groups(common, first, last, shared):
-            grow(start, stop, depth, path)
-
-    for start, stop in _groups(common, 0, len(rows), 0):
-        grow(start, stop, 0, ())
+        waiting += [(start, stop, depth, path) for start, stop in reversed([*_groups(common, first, last, shared)])]
     return Forest(np.concatenate(tokens), tuple(segments), tuple(places))
 
 
