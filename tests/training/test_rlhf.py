@@ -7,6 +7,7 @@ import torch
 from forked_ranks import run_ranks
 from test_train import make_spec, read_events
 
+from tunesmith.errors import DataError
 from tunesmith.models.load import load_reward_model, load_tuned
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RewardSpec, RlhfSpec
@@ -42,6 +43,15 @@ def test_rlhf_trains_the_reward_model_and_then_the_policy_and_resumes_between(pa
     assert all({"reward", "kl", "completions/mean_length"} <= step.measures.keys() for step in steps)
     assert load_tuned(run, dtype=torch.float32) is not None
     assert load_reward_model(stage, dtype=torch.float32) is not None
+
+
+def test_a_prompt_without_room_for_a_reply_is_told_before_a_reward_model_is_trained(
+    pairs: Path, tmp_path: Path
+) -> None:
+    objective = {"kind": "rlhf", "policy": {"kind": "ppo", "max_completion_length": 90}}
+    with pytest.raises(DataError, match=r"a reply of 90 do not fit into 96; raise training\.max_length"):
+        train(make_spec(pairs, tmp_path / "run", objective=objective, training={"max_length": 96}))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -130,14 +130,17 @@ def _train_rlhf(
 ) -> RunResult:
     """Two runs: a reward model in the folder `reward`, then the policy that it rewards in the folder itself."""
     stage = run.reward_model
+    policy = rlhf.policy.model_copy(update={"reward": str(stage.root)})
+    online = spec.model_copy(update={"objective": policy})
     if not ranks.from_main(stage.adapter.is_dir() or stage.model.is_dir()):
+        with ranks.agreeing():
+            if ranks.is_main():  # a prompt that leaves no room for a reply is told before a reward model is trained
+                prepare_data(online, Renderer(load_tokenizer(spec.model)))
         reward = spec.model_copy(update={"objective": rlhf.reward_model, "output": str(stage.root)})
         begun = ranks.from_main(stage.spec.exists())
         result = _train(stage, reward, kept=reward, resume=begun, observer=observer, before=(run.spec, dump_spec(spec)))
         if result.reason == "interrupted":
             return result
-    policy = rlhf.policy.model_copy(update={"reward": str(stage.root)})
-    online = spec.model_copy(update={"objective": policy})
     return _train(run, online, kept=spec, resume=resume, observer=observer)
 
 
