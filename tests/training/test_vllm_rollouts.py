@@ -207,8 +207,9 @@ def test_a_run_that_is_killed_again_and_again_is_told_the_same(
 
 
 @pytest.mark.slow
-def test_ranks_share_what_it_is_asked(vllm: Generating, four_questions: Path, tmp_path: Path) -> None:
-    spec = online_spec("grpo", four_questions, tmp_path / "run", vllm)
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_ranks_share_what_it_is_asked(sharding: str, vllm: Generating, four_questions: Path, tmp_path: Path) -> None:
+    spec = online_spec("grpo", four_questions, tmp_path / "run", vllm, sharding=sharding)
     run_ranks(2, lambda: train(spec) and None)
     assert [event.step for event in steps(RunFolder(Path(spec.output)))] == [1, 2, 3]
     assert vllm.loads == 4
@@ -222,7 +223,10 @@ def test_ranks_share_what_it_is_asked(vllm: Generating, four_questions: Path, tm
         ({"context": 12}, r"takes 12 tokens, and the longest prompt with its reply has 1\d; .* --max-model-len 1\d"),
         ({"key": "secret"}, r"wants a key; set TUNESMITH_BACKEND_KEY"),
         ({"max_lora_rank": 8}, r"\(500: LoRA rank 16 is greater than max_lora_rank 8.\); .* --max-lora-rank 16, where"),
-        ({"takes_adapters": False}, r"\(404: Not Found\); start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPD"),
+        (
+            {"takes_adapters": False},
+            r"\(404: Not Found\); start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable",
+        ),
     ],
 )
 def test_one_that_cannot_do_it_is_refused_with_the_mend_and_nothing_left_behind(

@@ -16,7 +16,7 @@ from tunesmith.settings import api_key
 
 KEY_VARIABLE = "TUNESMITH_BACKEND_KEY"
 
-HOW_TO_START = "start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+HOW_TO_START = "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora"
 
 NOTHING_ELSE = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Or vLLM takes these from the model's generation config, which is no part of what it is asked."""

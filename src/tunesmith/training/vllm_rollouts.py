@@ -168,7 +168,7 @@ class VllmSampler:
         answer = self._send("load_lora_adapter", asked)
         if not answer.is_success:
             raise TrainingError(
-                f"{self._place} does not load the adapter ({_refusal(answer)}); {HOW_TO_START} and --max-lora-rank "
+                f"{self._place} does not load the adapter ({_refusal(answer)}); {HOW_TO_START} --max-lora-rank "
                 f"{self._rank}, where it sees {self._folder}{self._resume}"
             )
 
