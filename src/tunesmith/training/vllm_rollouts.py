@@ -37,6 +37,7 @@ from tunesmith.spec import RunSpec
 from tunesmith.training import ranks
 from tunesmith.training.checkpoint import storage_errors
 from tunesmith.training.rollouts import Said
+from tunesmith.training.sharding import give_back
 
 if TYPE_CHECKING:
     from tunesmith.models.load import Model
@@ -90,6 +91,7 @@ class VllmSampler:
     def give(self, model: "Model") -> None:
         """Let it have the adapter of `model` as it is now. All ranks call this. Raises TrainingError, StorageError."""
         given = self._given
+        give_back(model)  # to write the adapter does, on the rank that writes it
         with ranks.agreeing():
             if ranks.is_main():
                 given = self._write(model)
