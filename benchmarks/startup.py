@@ -2,7 +2,7 @@
 
 Each side is a process of its own with the same rows, model, adapter and hyperparameters: ours the command line itself,
 whose event log is watched; TRL's the script that `tunesmith eject` prints, which keeps what it tokenizes in the cache
-of `datasets`. The first process of each fills its caches and is not counted. Ours also validates before its first step
+of `datasets`. The first process of each fills its caches (of bytecode, too) and is not counted. Ours also validates before its first step
 and reads the checklist's report and the plan (cached); TRL does none of that.
 
     python benchmarks/startup.py [--rows 2000] [--rounds 3] [--json OUT]
@@ -78,7 +78,8 @@ def measure(folder: Path, rows: int, rounds: int) -> dict[str, dict[str, list[fl
     run.spec.write_text(dump_spec(parse_spec(values | {"output": str(run.root)})))
     script = folder / "reference.py"
     script.write_text(eject(run).removesuffix("trainer.train()\ntrainer.save_model(OUTPUT)\n"))
-    environment = os.environ | {"TUNESMITH_CACHE": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "datasets")}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"TUNESMITH_CACHE": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "datasets")}
     ours = [sys.executable, "-m", "tunesmith", "train", str(spec_file)]
     theirs = [sys.executable, "-c", THEIRS, str(script)]
     times: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in ("tunesmith", "trl")}

@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 NAME = "forest"
 """What `model.set_attn_implementation` calls it."""
 
-PROBE_TOKENS = 120
-"""That the rows share with which a model is asked whether it can be run on a forest: with their own, more than one
-block of a GPU's mask."""
+PROBE_TOKENS = {"cpu": 16, "cuda": 120}
+"""That the rows share with which a model is asked whether it can be run on a forest: enough to be shared, and on a GPU,
+with their own, more than one block of its mask."""
 
 PROBE_TOLERANCE = 0.05
 """Of the largest logit: bf16 rounding stays below it, a token that sees the wrong ones does not."""
@@ -119,7 +119,7 @@ def use_forest_attention(model: "Model") -> bool:
         or (isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning)
     ):
         return False
-    rows = _probe_rows(_window(config))
+    rows = _probe_rows(min(PROBE_TOKENS[model.device.type], _window(config) - 4))
     expected = _probe(model, rows, None)
     base.set_attn_implementation(NAME)
     found = _probe(model, rows, plant(rows))
@@ -158,9 +158,9 @@ def _drops_out(model: nn.Module, config: PretrainedConfig) -> bool:
     return any(rates) or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
-def _probe_rows(longest: float) -> list[NDArray[np.int32]]:
-    """Three rows that begin alike, none longer than what the model sees."""
-    shared = [index % 12 for index in range(int(min(PROBE_TOKENS, longest - 4)))]
+def _probe_rows(alike: float) -> list[NDArray[np.int32]]:
+    """Three rows that begin with so many tokens `alike`, and add at most 4."""
+    shared = [index % 12 for index in range(int(alike))]
     return [np.array([*shared, *own], dtype=np.int32) for own in ([1, 2, 3], [4, 5], [6, 7, 8, 9])]
 
 
