@@ -2,8 +2,8 @@
 
 Each side is a process of its own with the same rows, model, adapter and hyperparameters: ours the command line itself,
 whose event log is watched; TRL's the script that `tunesmith eject` prints, which keeps what it tokenizes in the cache
-of `datasets`. The first process of each fills its caches (of bytecode, too) and is not counted. Ours also validates before its first step
-and reads the checklist's report and the plan (cached); TRL does none of that.
+of `datasets`. The first process of each fills its caches (of bytecode, too) and is not counted. Ours also validates
+before its first step and reads the checklist's report and the plan (cached); TRL does none of that.
 
     python benchmarks/startup.py [--rows 2000] [--rounds 3] [--json OUT]
 """
