@@ -7,8 +7,13 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_thread_num(void) { return 0; }
+#endif
 
 #ifdef NUMBER_IS_BF16
 typedef uint16_t number;
@@ -165,11 +170,11 @@ static float softmax_powers(size count, float scale, const number *x, float *pow
 }
 
 /* In place: softmax of scale * logits (rows, keys). Rows are blocks of `queries`; a block's last query sees all keys,
-   each before it one less. What a row does not see becomes zero. */
-void causal_softmax(size rows, size keys, size queries, float scale, number *logits) {
-#pragma omp parallel
+   each before it one less. What a row does not see becomes zero. `room` (threads, keys + LANES) is to work in. */
+void causal_softmax(size rows, size keys, size queries, float scale, number *logits, size threads, float *room) {
+#pragma omp parallel num_threads((int)threads)
     {
-        float *powers = malloc((size_t)(keys + LANES) * sizeof *powers);
+        float *powers = room + omp_get_thread_num() * (keys + LANES);
 #pragma omp for
         for (size row = 0; row < rows; row++) {
             number *of = logits + row * keys;
@@ -179,7 +184,6 @@ void causal_softmax(size rows, size keys, size queries, float scale, number *log
             for (size i = 0; i < seen; i++) of[i] = narrow(powers[i] * share);
             memset(of + seen, 0, (size_t)(keys - seen) * sizeof *of);
         }
-        free(powers);
     }
 }
 
@@ -197,11 +201,13 @@ void softmax_backward(size rows, size keys, float scale, const number *weights, 
     }
 }
 
-/* Cross-entropy of each row of logits against its target; the logits (rows, vocabulary) become its gradient, in place. */
-void cross_entropy(size rows, size vocabulary, number *logits, const int64_t *targets, float *losses) {
-#pragma omp parallel
+/* Cross-entropy of each row of logits against its target; the logits (rows, vocabulary) become its gradient, in place.
+   `room` (threads, vocabulary + LANES) is to work in. */
+void cross_entropy(size rows, size vocabulary, number *logits, const int64_t *targets, float *losses, size threads,
+                   float *room) {
+#pragma omp parallel num_threads((int)threads)
     {
-        float *powers = malloc((size_t)(vocabulary + LANES) * sizeof *powers);
+        float *powers = room + omp_get_thread_num() * (vocabulary + LANES);
 #pragma omp for
         for (size row = 0; row < rows; row++) {
             number *of = logits + row * vocabulary, *target = of + targets[row];
@@ -212,6 +218,5 @@ void cross_entropy(size rows, size vocabulary, number *logits, const int64_t *ta
             for (size i = 0; i < vocabulary; i++) of[i] = narrow(powers[i] * share);
             *target = narrow(powers[targets[row]] * share - 1.0f);
         }
-        free(powers);
     }
 }

@@ -26,11 +26,14 @@ ARGUMENTS = {
     "swiglu": "nttt",
     "swiglu_backward": "nttttt",
     "rotate": "nnnfnnnntttt",
-    "causal_softmax": "nnnft",
+    "causal_softmax": "nnnftnt",
     "softmax_backward": "nnftt",
-    "cross_entropy": "nnttt",
+    "cross_entropy": "nntttnt",
 }
 """Of each function of the C code: n a size, f a number in fp32, t a tensor."""
+
+LANES = 16
+"""Numbers of the longest vector, as in the C code."""
 
 CACHED_LOGITS = 2**20
 """Logits that torch turns to fp32 at once on a CPU (4 MiB: they stay in its cache)."""
@@ -117,7 +120,9 @@ def causal_softmax(logits: Tensor, queries: int, scale: float) -> Tensor:
     Rows are heads of `queries` each, the last of which sees all keys, each before it one less.
     """
     if (library := _kernels(logits)) is not None:
-        library.causal_softmax(logits.shape[0] * logits.shape[1], logits.shape[2], queries, scale, logits)
+        groups, rows, keys = logits.shape
+        room = _room(keys)
+        library.causal_softmax(groups * rows, keys, queries, scale, logits, len(room), room)
         return logits
     own = logits.view(len(logits), -1, queries, logits.shape[-1])[..., -queries:]
     own += _above_diagonal(queries, own.dtype, own.device)
@@ -136,7 +141,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in fp32, (positions,); `logits` (positions, vocabulary) become its gradient, in place."""
     losses = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
     if (library := _kernels(logits)) is not None:
-        library.cross_entropy(*logits.shape, logits, targets.contiguous(), losses)
+        room = _room(logits.shape[1])
+        library.cross_entropy(*logits.shape, logits, targets.contiguous(), losses, len(room), room)
         return losses
     size = len(targets) if logits.is_cuda else max(1, CACHED_LOGITS // logits.shape[1])
     for start in range(0, len(targets), size):
@@ -151,6 +157,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         logits[part] = softmax
         del softmax  # before the next part's is made
     return losses
+
+
+def _room(count: int) -> Tensor:
+    """For `count` numbers in fp32 of each thread, and the rest of a vector; made here, where memory may run out."""
+    return torch.empty(torch.get_num_threads(), count + LANES, dtype=torch.float32)
 
 
 @functools.lru_cache(maxsize=LARGEST_BLOCK)
