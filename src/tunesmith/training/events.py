@@ -32,10 +32,10 @@ class StartEvent(Struct, frozen=True, tag_field="event", tag="start"):
     supervised_tokens_lost: float = 0.0
     model: str = ""
     precision: str = ""
-    kernels: str = ""
     time: float = 0.0
     warnings: tuple[str, ...] = ()
     objective: str = ""
+    kernels: str = ""
 
 
 class StepEvent(Struct, frozen=True, tag_field="event", tag="step"):
