@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.dataset.conversation import Conversation, Message
@@ -162,6 +162,7 @@ CONTAINERS += [("openai", "parquet"), ("prompt-completion", "parquet"), ("prefer
 
 @pytest.mark.parametrize(("there", "ending"), [*((name, "jsonl") for name in FORMATS), *CONTAINERS])
 @settings(TINY, max_examples=60)
+@example(row={"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}]})
 @given(row=ROW)
 def test_a_converted_row_says_the_same_or_the_loss_is_named_and_nothing_written(
     tmp_path: Path, there: str, ending: str, row: dict[str, Any]

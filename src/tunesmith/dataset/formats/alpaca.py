@@ -97,4 +97,5 @@ def _alternating(row: Conversation) -> list[str]:
         if not turns and role == "assistant":
             turns.append("")
         turns.append("\n\n".join(message.content for message in messages))
+    turns = turns or [""]  # a row may be a call alone
     return turns if len(turns) % 2 == 0 else [*turns, ""]
