@@ -46,6 +46,13 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_file(files[0])
 
 
+def assert_same_weights(run: RunFolder, other: RunFolder, *, atol: float) -> None:
+    weights, expected = trained(run), trained(other)
+    assert weights.keys() == expected.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=atol)
+
+
 def steps(run: RunFolder) -> list[int]:
     return [event.step for event in read_events(run) if isinstance(event, StepEvent)]
 
@@ -92,10 +99,7 @@ def test_two_ranks_give_the_losses_and_weights_of_one(
     for own, other in zip(measures(two), measures(one), strict=True):
         assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
     assert steps(two) == [1, 2, 3, 4]
-    weights, expected = trained(two), trained(one)
-    assert weights.keys() == expected.keys()
-    for name, value in weights.items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-5)
+    assert_same_weights(two, one, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,7 @@ def test_two_ranks_make_the_replies_of_one_and_learn_the_same_from_them(
     assert curve(two) == pytest.approx(curve(one), rel=1e-5, abs=1e-5)
     for own, other in zip(measures(two), measures(one), strict=True):
         assert own == pytest.approx(other, rel=1e-4, abs=1e-5)
-    weights, expected = trained(two), trained(one)
-    assert weights.keys() == expected.keys()
-    for name, value in weights.items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-5)
+    assert_same_weights(two, one, atol=5e-5)
 
 
 @pytest.mark.parametrize(

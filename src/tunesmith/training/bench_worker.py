@@ -22,11 +22,11 @@ from tunesmith.training.precision import multiplies_bf16_fast
 from tunesmith.training.preference import Pair
 
 CEILING_SIZE = 4096 if torch.cuda.is_available() else 2048
-LONG_RUN = 10_000
-"""Steps of the run that the measured ones stand for."""
-
 CEILING_TRIES = 10
 """The ceiling is the fastest of these products of two square matrices: what the machine can do, not what it did."""
+
+LONG_RUN = 10_000
+"""Steps of the run that the measured ones stand for."""
 
 
 def main() -> None:

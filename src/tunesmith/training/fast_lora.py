@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from tunesmith.training.precision import computing_dtype
 from tunesmith.training.trained_linear import all_learn, project_trained
 
 
@@ -62,8 +63,8 @@ def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     names = [layer.plain_adapter() if isinstance(layer, FastLinear) else None for layer in layers]
     plain: Any = list(zip(layers, names, strict=True))
     if not all(names) or len({layer.base_layer.weight.dtype for layer, _ in plain}) > 1:
-        if all(type(layer) is nn.Linear for layer in layers) and torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # once: each layer would keep a copy of its own
+        if all(type(layer) is nn.Linear for layer in layers):
+            x = x.to(computing_dtype(x))  # once: each layer would keep a copy of its own
         return tuple(layer(x) for layer in layers)
     matrices = []
     for layer, name in plain:

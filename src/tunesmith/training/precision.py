@@ -33,3 +33,9 @@ def multiplies_bf16_fast(device: torch.device) -> bool:
         case "cpu":
             return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def computing_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """What `tensor` is multiplied in: autocast's precision where that is on."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype

@@ -14,15 +14,10 @@ from torch import Tensor
 
 from tunesmith.training.cpu_kernels import cross_entropy
 from tunesmith.training.gradients import add_product
+from tunesmith.training.precision import computing_dtype
 
 KEPT_BYTES = 2**27
 """Of logits' gradients at most: all of a micro-batch on a CPU."""
-
-
-def computing_dtype(tensor: Tensor) -> torch.dtype:
-    """What `tensor` is multiplied in: autocast's precision where that is on."""
-    kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def fits(weight: Tensor, positions: int) -> bool:

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor, nn
 
 from tunesmith.training.gradients import add_gradient, add_product
-from tunesmith.training.trained_head import computing_dtype
+from tunesmith.training.precision import computing_dtype
 
 
 def all_learn(x: Tensor, layers: Sequence[nn.Module]) -> bool:
