@@ -127,6 +127,9 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
     [
         ({"objective": {"kind": "dpo", "simpo_gamma": 1.0}}, "`simpo_gamma` is an option of loss_type: simpo, not of"),
         ({"objective": {"kind": "dpo", "bta": 1.0}}, "objective.bta: unknown key; did you mean `beta`?"),
+        ({"objective": {"kind": "rlhf", "policy": {"kind": "grpo", "bta": 1.0}}}, "objective.policy.bta: unknown key"),
+        ({"objective": {"kind": "grpo", "reward": 5}}, "objective.reward: found 5; expected a valid string"),
+        ({"training": {"report_to": ["wandb", "paper"]}}, "training.report_to: found 'paper'; expected"),
         (
             {"objective": {"kind": "dqo"}},
             "objective.kind: found 'dqo'; expected one of 'sft', 'dpo', 'reward', 'grpo', 'ppo', 'rlhf'",

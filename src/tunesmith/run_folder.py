@@ -49,6 +49,11 @@ class RunFolder:
         return self.root / "rollouts"
 
     @property
+    def trackers(self) -> Path:
+        """What experiment trackers (`training.report_to`) keep on this machine."""
+        return self.root / "trackers"
+
+    @property
     def merged(self) -> Path:
         """Where `export --to merged` writes."""
         return self.root / "merged"

@@ -44,6 +44,11 @@ def api_key(variable: str) -> str | None:
     return os.environ.get(variable, "").strip() or None
 
 
+def is_set(variable: str) -> bool:
+    """Whether the environment variable `variable`, another program's, says anything."""
+    return bool(os.environ.get(variable))
+
+
 def http_url(text: str) -> SplitResult | None:
     """`text` taken apart, if it is the URL of a server."""
     try:

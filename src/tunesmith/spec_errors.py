@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ def describe(
 ) -> str:
     """The sentence for one of pydantic's problems with the file `name` as a `spec`, whose sections `objectives` are a
     union by kind; `document`, the composed YAML, lets it name the line."""
-    # pydantic puts the branch of a union into the location ("list[str]"); people know only the keys.
-    keys = [part for part in problem["loc"] if isinstance(part, int) or str(part).isidentifier()]
-    known = _known_keys(keys[:-1], spec, objectives)
-    if keys[:1] == ["objective"] and keys[1:2] and keys[1] in objectives:
-        del keys[1]
+    # pydantic puts the branch of a union into the location ("list[str]", "grpo"); people know only the keys.
+    branches = [part for part in problem["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
+    known = _known_keys(branches[:-1], spec, objectives)
+    unions = ("objective", "policy")  # by kind
+    keys = [part for before, part in pairwise(("", *branches)) if before not in unions or part not in objectives]
     where = _position(document, keys)
     place = f"{name}:{where}" if where else name
-    prefix = f"{place}: {'.'.join(str(part) for part in keys)}" if keys else place
+    # Which item of a list it is, the position and the value say; whoever wrote one name has written no list.
+    key = ".".join(part for part in keys if isinstance(part, str))
+    prefix = f"{place}: {key}" if key else place
     match problem["type"]:
         case "extra_forbidden":
             return f"{prefix}: unknown key{_suggestion(keys[-1], known)}"

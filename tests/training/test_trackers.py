@@ -1,6 +1,8 @@
 """Trackers are told what the event log holds, and never cost a run."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ STEP = StepEvent(1, 0.75, 2e-4, 1.5, 300, 40, 0.5, 0.1)
 
 def test_one_tracker_may_be_named_without_a_list() -> None:
     assert spec("tensorboard").training.report_to == ["tensorboard"]
-    with pytest.raises(SpecError, match=r"training\.report_to"):
+    with pytest.raises(SpecError, match=r"training\.report_to: found 'paper'; expected 'tensorboard', 'wandb', "):
         spec("paper")
 
 
@@ -81,7 +83,7 @@ def test_a_tracker_that_cannot_start_is_switched_off_and_the_run_begins(
 
         name, requires_logging_directory = "wandb", False
 
-        def __init__(self, title: str) -> None:
+        def __init__(self, title: str, **options: str) -> None:
             assert title == tmp_path.name
 
         def start(self) -> None:
@@ -95,6 +97,54 @@ def test_a_tracker_that_cannot_start_is_switched_off_and_the_run_begins(
     assert [record.message for record in caplog.records] == [
         "training.report_to: wandb failed and is switched off: No API key configured"
     ]
+
+
+class Noted:
+    """What Accelerate's trackers of services look like, noting what they were made with."""
+
+    name, requires_logging_directory = "wandb", False
+
+    def __init__(self, title: str, **options: str) -> None:
+        self.title, self.options = title, options
+
+    def start(self) -> None:
+        pass
+
+    def store_init_configuration(self, values: Any) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def test_wandb_keeps_its_files_in_the_run_or_where_its_own_setting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", Noted)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    with Trackers(spec("wandb"), RunFolder(tmp_path)) as told:
+        assert told._trackers[0].options == {"dir": str(tmp_path / "trackers")}
+    assert (tmp_path / "trackers").is_dir()  # wandb does not make it, and goes elsewhere where it is missing
+    monkeypatch.setenv("WANDB_DIR", "/scratch")
+    assert Trackers(spec("wandb"), RunFolder(tmp_path))._trackers[0].options == {}
+
+
+def test_mlflow_keeps_its_store_in_the_run_for_as_long_as_the_run_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris: list[str | None] = []
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(set_tracking_uri=uris.append))
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "mlflow", type("Noted", (Noted,), {"name": "mlflow"}))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = tmp_path / "my run" / "trackers"
+    with Trackers(spec("mlflow"), RunFolder(tmp_path / "my run")) as told:
+        assert told._trackers[0].options == {"logging_dir": str(store / "mlruns")}
+        assert uris == [f"sqlite:///{store.parent.parent}/my%20run/trackers/mlflow.db"]
+    assert uris[1:] == [None]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    with Trackers(spec("mlflow"), RunFolder(tmp_path)) as told:
+        assert told._trackers[0].options == {}
+    assert len(uris) == 2
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 They are Accelerate's, so a name means what it means everywhere else; the run's own record stays `events.jsonl`.
 A tracker that fails (no network, nobody logged in) is switched off with a warning: hours of work are worth more than
-their picture. What one prints goes to standard error, since standard output is the run's own (`--json`).
+their picture. What one prints goes to standard error, since standard output is the run's own (`--json`). What one
+keeps on this machine lies in the run's `trackers/`, not where the command was given, unless its own environment
+variable says where.
 """
 
 import contextlib
@@ -11,9 +13,11 @@ import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
 from tunesmith.errors import MissingDependencyError
 from tunesmith.run_folder import RunFolder
+from tunesmith.settings import is_set
 from tunesmith.spec import RunSpec
 from tunesmith.training import ranks
 from tunesmith.training.events import EvalEvent, Event, StepEvent
@@ -25,6 +29,8 @@ Observer = Callable[[Event], None]
 
 log = logging.getLogger(__name__)
 
+_MLFLOW_STORE = "MLFLOW_TRACKING_URI"  # `mlflow.set_tracking_uri` sets it, too
+
 
 class Trackers:
     """An observer that passes each event on to `observer`, and its numbers to the trackers; a context manager."""
@@ -32,11 +38,13 @@ class Trackers:
     def __init__(self, spec: RunSpec, run: RunFolder, observer: Observer | None = None) -> None:
         self._observer = observer
         self._spec = spec
+        self._run = run
+        self._afterwards = contextlib.ExitStack()
         with contextlib.redirect_stdout(sys.stderr):
             self._trackers = [_make(name, run) for name in spec.training.report_to] if ranks.is_main() else []
 
     def __enter__(self) -> Self:
-        self._each(lambda tracker: tracker.start())
+        self._each(self._start)
         self._each(lambda tracker: tracker.store_init_configuration(_flat(self._spec)))
         return self
 
@@ -44,6 +52,7 @@ class Trackers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._each(lambda tracker: tracker.finish())
+        self._afterwards.close()
 
     def __call__(self, event: Event) -> None:
         """Tell the trackers and the observer of one event."""
@@ -52,6 +61,15 @@ class Trackers:
             self._each(lambda tracker: tracker.log(numbers, step=getattr(event, "step", None)))
         if self._observer is not None and ranks.is_main():
             self._observer(event)
+
+    def _start(self, tracker: "GeneralTracker") -> None:
+        if tracker.name == "mlflow" and not is_set(_MLFLOW_STORE):
+            import mlflow
+
+            # Where it keeps numbers is a setting of the whole process; the next run has another folder.
+            mlflow.set_tracking_uri(f"sqlite:///{quote(str(self._run.trackers.resolve() / 'mlflow.db'))}")
+            self._afterwards.callback(mlflow.set_tracking_uri, None)
+        tracker.start()
 
     def _each(self, tell: Callable[["GeneralTracker"], None]) -> None:
         for tracker in tuple(self._trackers):
@@ -78,11 +96,16 @@ def must_have_trackers(names: Sequence[str]) -> None:
 def _make(name: str, run: RunFolder) -> "GeneralTracker":
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    tracker = LOGGER_TYPE_TO_CLASS[name]
-    title = run.root.resolve().name
-    made: GeneralTracker = (
-        tracker(title, run.root / "trackers") if tracker.requires_logging_directory else tracker(title)
-    )
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    options = {}
+    if kind.requires_logging_directory:
+        options["logging_dir"] = str(run.trackers)
+    elif name == "wandb" and not is_set("WANDB_DIR"):
+        options["dir"] = str(run.trackers)
+    elif name == "mlflow" and not is_set(_MLFLOW_STORE):
+        options["logging_dir"] = str(run.trackers.resolve() / "mlruns")
+    run.trackers.mkdir(parents=True, exist_ok=True)
+    made: GeneralTracker = kind(run.root.resolve().name, **options)
     return made
 
 
