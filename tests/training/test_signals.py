@@ -13,7 +13,7 @@ from tunesmith.training.curves import Curves, read_curves
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import EndEvent, EvalEvent, Event, StartEvent, StepEvent, VerdictEvent, read_events
 from tunesmith.training.run import train
-from tunesmith.training.signals import judge_curves, judge_events, live_signals
+from tunesmith.training.signals import judge_curves, judge_events, last_signals, live_signals
 
 
 def curves(
@@ -143,6 +143,13 @@ def test_a_loss_that_is_no_number_has_diverged(tmp_path: Path, loss: str) -> Non
     path.write_text("\n".join(lines))
     verdict = judge_events(read_events(path))[0]
     assert (verdict.name, verdict.status, verdict.step) == ("diverged", "bad", 2)
+
+
+def test_too_few_rewards_for_a_trend_are_a_note_and_no_alarm() -> None:
+    steps = [StepEvent(step, 0.1, 1e-4, 1.0, 100, 10, 0.1, 0.1, measures={"reward": 0.5}) for step in range(1, 6)]
+    (verdict,) = judge_events([*steps, EndEvent(5)])
+    assert (verdict.status, verdict.finding) == ("note", "Too few steps to see a trend in the reward.")
+    assert last_signals(steps, EndEvent(5)) == ()
 
 
 def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def read_run(folder: RunFolder) -> RunData:
         steps=tuple(steps[step] for step in sorted(steps)),
         evals=tuple(evals[step] for step in sorted(evals)),
         verdicts=curve_verdicts(events),
-        sound=tuple(verdict for verdict in judge_events(events) if verdict.status == "good"),
+        sound=tuple(verdict for verdict in judge_events(events) if not verdict.is_alarm),
         end=end,
         reward_model=read_run(folder.reward_model) if folder.reward_model.spec.is_file() else None,
     )
@@ -85,7 +85,7 @@ def curve_verdicts(events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
     """
     recorded = {(event.step, event.name): event for event in events if isinstance(event, VerdictEvent)}
     raised = {name for _, name in recorded}
-    late = [v for v in judge_events(events) if events and v.status != "good" and v.name not in raised]
+    late = [v for v in judge_events(events) if events and v.is_alarm and v.name not in raised]
     return (*recorded.values(), *late)
 
 

@@ -84,6 +84,11 @@ class VerdictEvent(Struct, frozen=True, tag_field="event", tag="verdict"):
     evidence: str = ""
     signal: str = ""
 
+    @property
+    def is_alarm(self) -> bool:
+        """Whether something is wrong: neither that all is well nor that it cannot be told."""
+        return self.status in ("warn", "bad")
+
 
 class EndEvent(Struct, frozen=True, tag_field="event", tag="end"):
     """Training ended: `reason` is `finished`, `early_stopping` or `interrupted`; at a provider, also `failed`."""

@@ -85,7 +85,7 @@ def judge_rewards(curves: RewardCurves, step: int = 0, *, ended: bool = False) -
     if not curves.reward:
         return None
     if len(curves.reward) < LEAST_STEPS:
-        return VerdictEvent(step, "reward hacking", "good", "Too few steps to see a trend in the reward.", "")
+        return VerdictEvent(step, "reward hacking", "note", "Too few steps to see a trend in the reward.", "")
     first, last = _thirds(curves.reward)
     evidence = f"mean reward {first.mean():.3g}, then {last.mean():.3g}"
     signs = []

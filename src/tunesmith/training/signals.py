@@ -87,7 +87,7 @@ def last_signals(events: Sequence[Event], end: EndEvent) -> tuple[VerdictEvent, 
 
 def _new(verdicts: Sequence[VerdictEvent], events: Sequence[Event]) -> tuple[VerdictEvent, ...]:
     known = {event.name for event in events if isinstance(event, VerdictEvent)}
-    return tuple(verdict for verdict in verdicts if verdict.status != "good" and verdict.name not in known)
+    return tuple(verdict for verdict in verdicts if verdict.is_alarm and verdict.name not in known)
 
 
 def judge_events(events: Sequence[Event], step: int | None = None) -> tuple[VerdictEvent, ...]:
