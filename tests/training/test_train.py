@@ -150,6 +150,27 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     assert steps == list(range(1, finished.steps + 1))
 
 
+def test_resuming_where_kernels_round_differently_is_told(
+    tickets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    spec = make_spec(tickets, tmp_path / "run", training={"steps": 3, "epochs": None})
+    told = []
+    for kernels in ("compiled", "compiled", "torch"):
+        monkeypatch.setattr("tunesmith.training.run.kernels_for", lambda device, bf16, kernels=kernels: kernels)
+        caplog.clear()
+        train(spec, resume=bool(told), observer=interrupt)
+        told.append([record.message for record in caplog.records if "round differently" in record.message])
+    assert told[:2] == [[], []]
+    assert told[2] == [
+        f"{tmp_path / 'run'}: computed with compiled kernels so far, from here on with torch ones, which round "
+        "differently: it will not end bit-identical to a run that was never stopped"
+    ]
+
+
 def test_resuming_a_finished_run_changes_nothing(tickets: Path, tmp_path: Path) -> None:
     spec = make_spec(tickets, tmp_path / "run")
     first = train(spec)

@@ -1,11 +1,16 @@
 """Whether a run can start, or go on, in its output folder: asked before anything that costs time."""
 
+import logging
+
 import yaml
 
 from tunesmith import storage
 from tunesmith.errors import RunError, SpecError
 from tunesmith.run_folder import RunFolder
 from tunesmith.spec import RunSpec, dump_spec
+from tunesmith.training.events import StartEvent, read_events
+
+log = logging.getLogger(__name__)
 
 
 def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
@@ -20,6 +25,16 @@ def check_output(run: RunFolder, spec: RunSpec, *, resume: bool) -> None:
                 f"tunesmith train {run.spec} --resume"
             )
     storage.must_be_writable(run.root)
+
+
+def warn_of_other_kernels(run: RunFolder, kernels: str) -> None:
+    """Warn when a run that goes on with `kernels` was computed with others so far: they round differently."""
+    before = [event.kernels for event in read_events(run.events) if isinstance(event, StartEvent)][-1:]
+    if kernels and before not in ([], [""], [kernels]):
+        log.warning(
+            "%s: computed with %s kernels so far, from here on with %s ones, which round differently: it will not end "
+            "bit-identical to a run that was never stopped", run.root, before[0], kernels,
+        )  # fmt: skip
 
 
 def _changed_keys(before: RunSpec, now: RunSpec) -> list[str]:

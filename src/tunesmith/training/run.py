@@ -35,7 +35,7 @@ from tunesmith.training.events import EndEvent, Event, StartEvent, read_events
 from tunesmith.training.interrupt import polite_interrupts
 from tunesmith.training.loop import Reason, run_loop, timetable
 from tunesmith.training.objectives.make import learning_module, make_objective, needs_reference
-from tunesmith.training.output import check_output
+from tunesmith.training.output import check_output, warn_of_other_kernels
 from tunesmith.training.precision import use_bf16
 from tunesmith.training.reference import with_reference
 from tunesmith.training.rewards import open_reward
@@ -203,7 +203,10 @@ def _train(
         planned_steps=timetable(spec.training, len(data.train)).total_steps,
     )
     parameters, start = count_parameters(model), adapter_start(model, spec.adapter)
+    kernels = kernels_for(device, bf16=bf16)
     progress = _resume(checkpoints, run, data) if resume else None
+    if progress is not None and ranks.is_main():
+        warn_of_other_kernels(run, kernels)
     if ranks.is_main():
         for path in (run.spec, run.holdout, run.adapter, run.model):
             storage.remove_unfinished(path)
@@ -231,7 +234,7 @@ def _train(
                 model=spec.model,
                 objective=spec.objective.kind,
                 precision="bf16" if bf16 else "fp32",
-                kernels=kernels_for(device, bf16=bf16),
+                kernels=kernels,
                 time=time.time(),
                 warnings=range_warnings(spec),
             )
