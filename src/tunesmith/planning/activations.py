@@ -20,10 +20,12 @@ CACHED_LOGITS = 2**20
 """Of these, those turned to fp32 at once on a CPU."""
 
 KEPT_BYTES = 2**27
-"""Of logits' gradients that a trained head keeps, at most (`training/trained_head.py`)."""
+"""Of logits' gradients that a trained head keeps, at most: all of a micro-batch on a CPU (`training/trained_head.py`
+reads it here, since this counts without torch)."""
 
 PRODUCT_ROWS = 1024
-"""Of a weight's gradient, how many are computed at once (`training/gradients.py`)."""
+"""Of a large matrix' gradient, how many are computed at once: in another precision than the gradient's they are held
+twice (`training/gradients.py` reads it here, too)."""
 
 SAMPLED_ROWS, SAMPLED_TOKENS = 64, 16384
 """Replies, and cells of their cache, that are sampled at once."""

@@ -6,8 +6,7 @@ That saves a pass over memory and, of a matrix that is used in two places, a cop
 import torch
 from torch import Tensor
 
-ROWS = 1024
-"""Of a large matrix, how many are computed at once: in another precision than the gradient's they are held twice."""
+from tunesmith.planning.activations import PRODUCT_ROWS
 
 
 @torch.no_grad()
@@ -25,7 +24,8 @@ def add_product(weight: Tensor, by_output: Tensor, rows: Tensor) -> None:
     """Add to the gradient of `weight` (out, in) the product of `by_output` (tokens, out) and `rows` (tokens, in)."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
-    for by_part, part in zip(torch.split(by_output, ROWS, 1), torch.split(weight.grad, ROWS), strict=True):
+    parts = torch.split(by_output, PRODUCT_ROWS, 1), torch.split(weight.grad, PRODUCT_ROWS)
+    for by_part, part in zip(*parts, strict=True):
         if part.dtype == rows.dtype:
             part.addmm_(by_part.t(), rows)
         else:

@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from torch import Tensor
 
+from tunesmith.planning.activations import KEPT_BYTES
 from tunesmith.training.cpu_kernels import cross_entropy
 from tunesmith.training.gradients import add_product
 from tunesmith.training.precision import computing_dtype
-
-KEPT_BYTES = 2**27
-"""Of logits' gradients at most: all of a micro-batch on a CPU."""
 
 
 def fits(weight: Tensor, positions: int) -> bool:
