@@ -84,6 +84,25 @@ def test_a_gpu_runs_as_many_tokens_at_once_as_fit_by_the_plan(
     assert micro_batch_tokens(spec, longest, device=CPU, bf16=True, checkpointing=False) == 4096
 
 
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+@pytest.mark.parametrize("adapter", ["full", "lora", "prompt"])
+@pytest.mark.parametrize("judges", [0, 1])
+def test_an_online_objective_is_counted_by_what_learns_with_its_reference_and_reward_models_beside_it(
+    kind: str, adapter: str, judges: int, tmp_path: Path
+) -> None:
+    rewards = ["a:function", str(tmp_path)][: 1 + judges]
+    objective = {"kind": kind, "reward": rewards, "max_completion_length": 16}
+    spec = make_spec(tmp_path / "rows.jsonl", tmp_path / "run", adapter={"kind": adapter}, objective=objective)
+    longest = Row(np.zeros(48, np.int32), np.ones(48, np.bool_))
+    shape = load_shape("embedded")
+    reference = 4 * shape.parameters if adapter == "full" else 0  # without one to switch off, a copy in fp32
+    for device, width in ((CPU, 4), (torch.device("cuda"), 2)):
+        work = Workload(1, 64, precision="bf16", rank=spec.adapter.r, device=device.type)
+        needed = estimate(shape, spec.adapter.kind, work).total + reference + judges * width * shape.parameters
+        assert not wants_checkpointing(spec, longest, device=device, bf16=True, available=needed)
+        assert wants_checkpointing(spec, longest, device=device, bf16=True, available=needed - 1)
+
+
 def test_what_others_hold_of_a_gpu_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * 2**30)

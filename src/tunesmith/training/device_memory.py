@@ -8,6 +8,7 @@ micro-batches cost less; so `auto` checkpoints only when the longest example of 
 
 import logging
 import os
+from pathlib import Path
 
 import msgspec
 import torch
@@ -15,8 +16,8 @@ import torch
 from tunesmith.errors import ModelError
 from tunesmith.planning.memory import estimate, usable_bytes
 from tunesmith.planning.shapes import ModelShape, load_shape
-from tunesmith.planning.workload import Method, Workload
-from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec
+from tunesmith.planning.workload import Workload
+from tunesmith.spec import GrpoSpec, PpoSpec, RunSpec, rewards_of
 from tunesmith.training import ranks
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, Example
 from tunesmith.training.sharding import wants_sharding
@@ -38,10 +39,10 @@ def wants_checkpointing(
     shape, work = _shape(spec), _work(spec, longest, device=device, bf16=bf16)
     if shape is None:
         return False
-    without = estimate(shape, _method(spec), work).total
+    without = _step_bytes(spec, shape, work)
     if without <= room:
         return False
-    with_it = estimate(shape, _method(spec), msgspec.structs.replace(work, checkpointing=True)).total
+    with_it = _step_bytes(spec, shape, msgspec.structs.replace(work, checkpointing=True))
     log.warning(
         "an example of %s tokens needs about %.1f GiB, and %s has %.1f: activations are computed again in the "
         "backward pass (about %.1f GiB), which changes no result",
@@ -72,9 +73,23 @@ def micro_batch_tokens(
     for tokens in GPU_TOKENS:
         rows = max(1, tokens // work.length)
         tried = msgspec.structs.replace(work, rows=rows, checkpointing=checkpointing)
-        if estimate(shape, _method(spec), tried).total <= room:
+        if _step_bytes(spec, shape, tried) <= room:
             return tokens
     return MICRO_BATCH_TOKENS
+
+
+def _step_bytes(spec: RunSpec, shape: ModelShape, work: Workload) -> int:
+    """The peak of a step on `work`, counted by what learns: a pair's two rows are rows.
+
+    An online objective holds its reference beside it, where that is not the model with its adapter off, and reward
+    models, taken to be as large as the policy. Its rollouts are no part of the step: they are halved until they fit.
+    """
+    beside = 0
+    if isinstance(spec.objective, GrpoSpec | PpoSpec):
+        reference = 4 * shape.parameters // work.ranks if spec.adapter.kind == "full" else 0
+        judges = sum(Path(reward).is_dir() for reward in rewards_of(spec.objective))
+        beside = reference + judges * shape.parameters * (2 if work.device == "cuda" else 4)
+    return estimate(shape, spec.adapter.kind, work).total + beside
 
 
 def _work(spec: RunSpec, longest: Example, *, device: torch.device, bf16: bool) -> Workload:
@@ -110,8 +125,3 @@ def device_bytes(device: torch.device) -> int:
         ours = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
         return usable_bytes(min(ranks.gather(ours)) / 2**30)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _method(spec: RunSpec) -> Method:
-    """By its adapter: a pair's two rows are counted as rows."""
-    return "ppo" if isinstance(spec.objective, PpoSpec) else spec.adapter.kind
