@@ -126,6 +126,11 @@ def test_an_option_that_the_adapter_does_not_have_is_refused(adapter: dict[str, 
     ("sections", "message"),
     [
         ({"objective": {"kind": "dpo", "simpo_gamma": 1.0}}, "`simpo_gamma` is an option of loss_type: simpo, not of"),
+        (
+            {"objective": {"kind": "dpo", "loss_type": "orpo", "sft_weight": 1.0}},
+            "`sft_weight` is an option of loss_type: sigmoid and ipo, not of orpo; remove it",
+        ),
+        ({"objective": {"kind": "dpo", "sft_weight": -1.0}}, "objective.sft_weight: found -1.0; expected greater than"),
         ({"objective": {"kind": "dpo", "bta": 1.0}}, "objective.bta: unknown key; did you mean `beta`?"),
         ({"objective": {"kind": "rlhf", "policy": {"kind": "grpo", "bta": 1.0}}}, "objective.policy.bta: unknown key"),
         ({"objective": {"kind": "grpo", "reward": 5}}, "objective.reward: found 5; expected a valid string"),

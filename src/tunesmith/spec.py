@@ -129,21 +129,30 @@ class DpoSpec(_Section):
     simpo_gamma: float = Field(0.5, description="margin by which SimPO wants the chosen reply to win")
     desirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of KTO's good replies")
     undesirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of KTO's bad replies")
+    sft_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="of the chosen reply's own loss beside the preference's (RPO)"
+    )
 
     @model_validator(mode="after")
     def _options_belong_to_the_loss(self) -> Self:
         for name in sorted(self.model_fields_set & _LOSS_OPTIONS.keys()):
-            if self.loss_type != _LOSS_OPTIONS[name]:
-                raise ValueError(f"`{name}` is an option of loss_type: {_LOSS_OPTIONS[name]}, not of {self.loss_type}")
+            if self.loss_type not in _LOSS_OPTIONS[name]:
+                losses = " and ".join(_LOSS_OPTIONS[name])
+                raise ValueError(f"`{name}` is an option of loss_type: {losses}, not of {self.loss_type}; remove it")
         return self
 
     @model_serializer(mode="wrap")
     def _own_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if _LOSS_OPTIONS.get(key, self.loss_type) == self.loss_type}
+        return {key: value for key, value in values.items() if self.loss_type in _LOSS_OPTIONS.get(key, self.loss_type)}
 
 
-_LOSS_OPTIONS = {"simpo_gamma": "simpo", "desirable_weight": "kto", "undesirable_weight": "kto"}
+_LOSS_OPTIONS = {
+    "simpo_gamma": ("simpo",),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+    "sft_weight": ("sigmoid", "ipo"),  # TRL's mix; ORPO's loss has such a part already
+}
 
 
 class RewardSpec(_Section):

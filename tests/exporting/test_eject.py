@@ -44,6 +44,7 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], str]] = {
     "sft": ({"kind": "sft"}, "SFTTrainer"),
     "dpo": ({"kind": "dpo", "beta": 0.2}, "DPOTrainer"),
     "ipo": ({"kind": "dpo", "loss_type": "ipo"}, "DPOTrainer"),
+    "rpo": ({"kind": "dpo", "sft_weight": 0.5}, "DPOTrainer"),
     "orpo": ({"kind": "dpo", "loss_type": "orpo"}, "ORPOTrainer"),
     "simpo": ({"kind": "dpo", "loss_type": "simpo"}, "CPOTrainer"),
     "kto": ({"kind": "dpo", "loss_type": "kto"}, "KTOTrainer"),

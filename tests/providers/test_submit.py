@@ -121,6 +121,12 @@ def test_too_few_rows_are_refused(make_spec: MakeSpec, openai_wire: Wire, rows: 
         ({"training": {"steps": 5}}, "training.epochs"),
         ({"training": {"epochs": 0.5}}, "training.epochs"),
         ({"data": {"train": "gone.jsonl"}}, r"gone\.jsonl"),
+        (
+            {"objective": {"kind": "dpo", "loss_type": "ipo"}},
+            r"objective\.loss_type ipo: hosted jobs learn by plain dpo",
+        ),
+        ({"objective": {"kind": "dpo", "sft_weight": 1.0}}, r"objective\.sft_weight 1\.0: hosted jobs"),
+        ({"objective": {"kind": "reward"}}, r"objective\.kind reward: hosted jobs learn by sft or dpo"),
     ],
 )
 def test_what_no_provider_can_do_is_refused_at_once(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from tiny_models import CONFIGS, make_model, make_rows, reference_loss
@@ -8,16 +10,22 @@ from tunesmith.models.adapters import attach
 from tunesmith.spec import AdapterSpec
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, MicroBatch
 from tunesmith.training.engine import Engine, make_optimizer
-from tunesmith.training.objectives import Loss
+from tunesmith.training.objectives import Loss, Objective
+from tunesmith.training.objectives.dpo import Dpo
 from tunesmith.training.objectives.sft import Sft
+from tunesmith.training.preference import Pair
 
 
 def make_engine(
-    model: torch.nn.Module, *, weight_decay: float = 0.01, micro_batch_tokens: int = MICRO_BATCH_TOKENS
+    model: torch.nn.Module,
+    *,
+    objective: Objective[Any] | None = None,
+    weight_decay: float = 0.01,
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
 ) -> Engine:
     return Engine(
         model,
-        Sft(model),
+        objective or Sft(model),
         make_optimizer(model, weight_decay=weight_decay),
         device=torch.device("cpu"),
         bf16=False,
@@ -43,6 +51,21 @@ def test_micro_batches_change_neither_loss_nor_gradients_nor_the_step(token_budg
     assert other_norm == pytest.approx(norm, rel=1e-5)
     for name, value in weights.items():
         torch.testing.assert_close(other_weights[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_micro_batches_do_not_change_how_much_chosen_replies_are_imitated() -> None:
+    rows = make_rows(16)
+    pairs = [Pair(chosen, rejected, (-1.0, -2.0)) for chosen, rejected in zip(rows[0::2], rows[1::2], strict=True)]
+    seen = []
+    for token_budget in (1, 10**6):
+        model = make_model()
+        dpo = Dpo(model, loss_type="sigmoid", beta=0.1, sft_weight=0.5)
+        engine = make_engine(model, objective=dpo, micro_batch_tokens=token_budget)
+        outcome = engine.step(pairs, step=0, learning_rate=0.0)
+        seen.append((outcome.loss, outcome.grad_norm, outcome.measures["sft_loss"], engine.validate(pairs).loss))
+    assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+    assert seen[0][2] == pytest.approx(reference_loss(model, rows[0::2]).item(), rel=1e-5)
+    assert seen[0][3] == pytest.approx(seen[0][0], rel=1e-5)
 
 
 def test_the_step_loss_is_the_mean_over_its_supervised_tokens() -> None:

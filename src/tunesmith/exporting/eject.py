@@ -98,7 +98,10 @@ def _trainer(run: RunFolder, spec: RunSpec) -> tuple[str, dict[str, Any], list[s
             weights = ("beta", "desirable_weight", "undesirable_weight")
             return "KTO", {name: getattr(objective, name) for name in weights}, []
         case DpoSpec():
-            return "DPO", {"beta": objective.beta, "loss_type": [objective.loss_type]}, []
+            if not objective.sft_weight:
+                return "DPO", {"beta": objective.beta, "loss_type": [objective.loss_type]}, []
+            mix = {"loss_type": [objective.loss_type, "sft"], "loss_weights": [1.0, objective.sft_weight]}
+            return "DPO", {"beta": objective.beta, **mix}, []
         case RewardSpec():
             center = objective.center_rewards_coefficient
             return "Reward", {} if center is None else {"center_rewards_coefficient": center}, []

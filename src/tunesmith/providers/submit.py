@@ -26,7 +26,7 @@ from tunesmith.providers.find import find_provider
 from tunesmith.providers.protocol import Job, JobRequest, Lora, Provider
 from tunesmith.providers.state import Begun, ProviderState, begun_file, read_begun, write_begun, write_state
 from tunesmith.run_folder import RunFolder
-from tunesmith.spec import RunSpec, dump_spec
+from tunesmith.spec import DpoSpec, RunSpec, SftSpec, dump_spec
 from tunesmith.training.event_log import EventLog
 from tunesmith.training.events import StartEvent
 
@@ -147,13 +147,20 @@ def _check_folder(run: RunFolder) -> None:
 
 
 def _method(spec: RunSpec) -> Method:
-    kind: str = spec.objective.kind
-    match kind:
-        case "sft":
-            return "supervised"
-        case "dpo":
-            return "dpo"
-    raise SpecError(f"objective.kind {kind}: hosted jobs learn by sft or dpo; train others here with: tunesmith train")
+    objective = spec.objective
+    if isinstance(objective, DpoSpec):
+        plain = DpoSpec()
+        for name in ("loss_type", "sft_weight"):
+            if (value := getattr(objective, name)) != getattr(plain, name):
+                raise SpecError(
+                    f"objective.{name} {value}: hosted jobs learn by plain dpo; remove it, or train it here"
+                )
+        return "dpo"
+    if isinstance(objective, SftSpec):
+        return "supervised"
+    raise SpecError(
+        f"objective.kind {objective.kind}: hosted jobs learn by sft or dpo; train others here with: tunesmith train"
+    )
 
 
 def _epochs(spec: RunSpec) -> int:

@@ -15,6 +15,7 @@ MEASURES = {
     "sampling/sampling_logp_difference/mean": ("Distance of what draws the replies", "log-probability, nats per token"),
     "answer_loss": ("Loss on the data's own replies", "nats per token"),
     "rewards/margins": ("Margin of the chosen reply", "difference of implicit rewards"),
+    "sft_loss": ("Loss on the chosen replies", "nats per token"),
     "rewards/accuracies": ("Chosen reply preferred", "share of pairs"),
     "accuracy": ("Chosen reply scored higher", "share of pairs"),
     "margin": ("Margin of the chosen reply", "difference of scores"),

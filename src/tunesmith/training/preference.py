@@ -19,11 +19,15 @@ from tunesmith.training.objectives import Measure
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A chosen and a rejected reply to one prompt; `reference` holds the reference's log-probability of each."""
+    """A chosen and a rejected reply to one prompt; `reference` holds the reference's log-probability of each.
+
+    `imitated` is what the loss of each of the chosen reply's tokens weighs, set when a step begins that imitates it.
+    """
 
     chosen: Row
     rejected: Row
     reference: tuple[float, float] | None = None
+    imitated: float = 0.0
 
     @property
     def rows(self) -> tuple[Row, ...]:

@@ -136,17 +136,24 @@ def texts(count: int) -> Any:
     return datasets.Dataset.from_dict({name: value * count for name, value in columns.items()})
 
 
+@pytest.mark.parametrize("sft_weight", [0.0, 0.7])
 @pytest.mark.parametrize(("loss_type", "beta"), [("sigmoid", 0.1), ("ipo", 0.2)])
 def test_the_first_step_of_dpo_is_that_of_trl(
-    loss_type: str, beta: float, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    loss_type: str, beta: float, sft_weight: float, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     pairs = make_pairs(6)
     model = policy()
-    found = ours(model, Dpo(model, loss_type=loss_type, beta=beta), with_reference(model, pairs))
+    objective = Dpo(model, loss_type=loss_type, beta=beta, sft_weight=sft_weight)
+    found = ours(model, objective, with_reference(model, pairs))
 
+    mix = (
+        {"loss_type": [loss_type, "sft"], "loss_weights": [1.0, sft_weight]}
+        if sft_weight
+        else {"loss_type": [loss_type]}
+    )
     other = attach(make_model("llama"), AdapterSpec())  # TRL's reference is the adapter that its trainer is given
     trainer = trl.DPOTrainer(
-        model=other, args=config(trl.DPOConfig, tmp_path, beta=beta, loss_type=[loss_type]),
+        model=other, args=config(trl.DPOConfig, tmp_path, beta=beta, **mix),
         train_dataset=texts(4), processing_class=tokenizer,
     )  # fmt: skip
     batch = padded([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])

@@ -62,7 +62,7 @@ def needs_reference(spec: RunSpec) -> bool:
 def _preference(spec: DpoSpec, model: "Model") -> Objective[Any]:
     match spec.loss_type:
         case "sigmoid" | "ipo":
-            return Dpo(model, loss_type=spec.loss_type, beta=spec.beta)
+            return Dpo(model, loss_type=spec.loss_type, beta=spec.beta, sft_weight=spec.sft_weight)
         case "orpo":
             return Orpo(model, beta=spec.beta)
         case "simpo":
