@@ -174,6 +174,7 @@ class GrpoSpec(_Section):
     reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     num_generations: Annotated[int, Field(ge=2)] = Field(8, description="replies to each prompt of a step")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of the policy, that draws and that learns")
     vllm_url: Server | None = Field(None, description="a running vLLM that makes the replies (its /v1)")
     loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
     importance_sampling_level: Literal["token", "sequence"] = Field(
@@ -200,6 +201,7 @@ class PpoSpec(_Section):
     )
     reward_weights: list[float] | None = Field(None, description="of several rewards in their sum; null: 1 each")
     max_completion_length: Positive = Field(256, description="tokens of a reply at most")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of the policy, that draws and that learns")
     vllm_url: Server | None = Field(None, description="a running vLLM that makes the replies (its /v1)")
     num_ppo_epochs: Positive = Field(4, description="updates made of the same replies")
     kl_coef: Annotated[float, Field(ge=0)] = 0.05

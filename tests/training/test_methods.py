@@ -8,7 +8,9 @@ import torch
 from test_train import make_spec, read_events
 
 from tunesmith.errors import SpecError
+from tunesmith.evaluation import generate
 from tunesmith.models.load import load_reward_model, load_tuned
+from tunesmith.training import rollouts
 from tunesmith.training.events import EvalEvent, StepEvent
 from tunesmith.training.run import train
 
@@ -78,6 +80,27 @@ CASES = [
     *((adapter, objective) for adapter in ADAPTERS for objective in OBJECTIVES),
     *((option, objective) for option in OPTIONS for objective in ("sft", "dpo", "reward", "grpo")),
 ]
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_a_policy_draws_learns_and_is_compared_at_its_temperature(
+    adapter: str, kind: str, one_question: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def sample(*what: Any, **how: Any) -> list[list[int]]:
+        drawn.append(how["temperature"])
+        return generate.sample(*what, **how)
+
+    monkeypatch.setattr(rollouts, "sample", sample)
+    objective = {"kind": kind, "reward": "agreement.py:reward", "max_completion_length": 2, "temperature": 0.7}
+    training = {"steps": 1, "epochs": None, "batch_size": 2, "max_length": 96}
+    spec = make_spec(one_question, tmp_path / "run", adapter={"kind": adapter}, objective=objective, training=training)
+    events = read_events(train(spec).run)
+    (step,) = (event for event in events if isinstance(event, StepEvent))
+    assert set(drawn) == {0.7}
+    assert step.measures["kl"] == pytest.approx(0.0, abs=1e-5)
 
 
 @pytest.fixture

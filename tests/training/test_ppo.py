@@ -37,7 +37,7 @@ def make_ppo(
         for row, reward, reference, by in zip(rows, rewards, references, drawn, strict=False)
     ]
     policy = SimpleNamespace(rollouts=lambda prompts, seed: rollouts)
-    ppo = Ppo(spec, model, policy, TokenLoss(model))
+    ppo = Ppo(spec, model, policy, TokenLoss(model, temperature=spec.temperature))
     torch.nn.init.normal_(ppo.value_head.weight, 0, 0.1, generator=torch.Generator().manual_seed(2))
     return ppo
 
@@ -55,20 +55,24 @@ def logps_and_values(ppo: Ppo, row: Row) -> tuple[Tensor, Tensor]:
     tokens = torch.from_numpy(row.tokens.astype(np.int64))
     output = ppo._model(input_ids=tokens[None], output_hidden_states=True)
     said = np.flatnonzero(row.supervised)
-    logps = torch.log_softmax(output.logits[0, said - 1].float(), 1)
+    logps = torch.log_softmax(output.logits[0, said - 1].float() / ppo._spec.temperature, 1)
     values = ppo.value_head(output.hidden_states[-1][0, said - 1]).squeeze(1)
     return logps[torch.arange(len(said)), tokens[said]], values
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("sampled_elsewhere", [False, True])
-def test_a_step_is_the_clipped_policy_and_value_loss_over_all_tokens(sampled_elsewhere: bool) -> None:
+def test_a_step_is_the_clipped_policy_and_value_loss_over_all_tokens(
+    sampled_elsewhere: bool, temperature: float
+) -> None:
     """Where something else drew the replies, a token's part of the policy loss counts by its importance, cut at 3."""
     rows = make_rows(4)
     counts = [int(row.supervised.sum()) for row in rows]
     references = [torch.full((count,), -4.0) for count in counts]
     rewards = [1.0, -0.5, 0.3, 2.0]
     drawn = [torch.linspace(-1.0, -9.0, count) if sampled_elsewhere else None for count in counts]
-    ppo = make_ppo(rewards, references, rows, drawn=drawn)
+    spec = SPEC.model_copy(update={"temperature": temperature})
+    ppo = make_ppo(rewards, references, rows, spec, drawn)
 
     old, values, advantages = [], [], []
     with torch.no_grad():

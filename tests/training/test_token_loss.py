@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from peft import LoraConfig, get_peft_model
 from tiny_models import CONFIGS, make_model, make_rows, reference_loss
 from transformers import PreTrainedModel
@@ -55,6 +56,27 @@ def test_what_follows_the_head_is_recognized(architecture: str) -> None:
     after_head = TokenLoss(make_model(architecture))._after_head
     assert after_head is not None
     assert (after_head is unchanged) == (architecture in {"llama", "qwen3", "mistral"})
+
+
+@pytest.mark.parametrize("architecture", [*CONFIGS, "unknown"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_temperature_divides_the_logits(architecture: str, lora: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if architecture == "unknown":
+        monkeypatch.setattr("tunesmith.training.token_loss._after_head_candidates", lambda config: iter(()))
+        architecture = "gemma2"
+    model = make_model(architecture)
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    (batch,) = micro_batches(make_rows(1))
+    logits = model(input_ids=batch.input_ids).logits[0, batch.positions].float()
+    expected = F.cross_entropy(logits / 0.7, batch.targets, reduction="none")
+    expected.mean().backward()
+    expected_gradients = gradients(model)
+    losses = TokenLoss(model, 96 * 10, temperature=0.7).of(batch)
+    losses.mean().backward()
+    torch.testing.assert_close(losses, expected, atol=TOLERANCE, rtol=1e-5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=TOLERANCE, rtol=1e-3, msg=name)
 
 
 def test_an_unknown_head_ending_still_gives_the_models_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:

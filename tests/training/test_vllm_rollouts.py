@@ -36,9 +36,13 @@ DISTANCE = "sampling/sampling_logp_difference/mean"
 
 @dataclass
 class Generating(Vllm):
-    """One that replies with the embedded model and the adapter that it has loaded, in fp32."""
+    """One that replies with the embedded model and the adapter that it has loaded, in fp32.
+
+    Of each token it says by what it was drawn (`processed`), or its log-probability before anything was done to that.
+    """
 
     model: Any = None
+    processed: bool = True
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, folder: Path) -> None:
@@ -50,20 +54,26 @@ class Generating(Vllm):
     def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
         with self.one_at_a_time:
             tokenizer = load_tokenizer("embedded")
-            assert body["stop_token_ids"] == end_tokens(self.model.generation_config, tokenizer)
+            likeliest = body["top_k"] == 1
+            assert likeliest or body["stop_token_ids"] == end_tokens(self.model.generation_config, tokenizer)
             seeds = [body["seed"] + index for index in range(body["n"])]
             prompts = [body["prompt"]] * body["n"]
-            replies = sample(self.model, tokenizer, prompts, max_new_tokens=body["max_tokens"], seeds=seeds)
+            how = {"max_new_tokens": body["max_tokens"], "temperature": body["temperature"]}
+            replies = sample(self.model, tokenizer, prompts, seeds=seeds, **how)
+            temperature = body["temperature"] if self.processed else 1.0
+            logps = [self._logps(body["prompt"], reply, temperature) for reply in replies]
+            if likeliest and self.processed:
+                logps = [[0.0] * len(reply) for reply in replies]
             choices = [
-                {"index": index, "token_ids": reply, "logprobs": {"token_logprobs": self._logps(body["prompt"], reply)}}
-                for index, reply in enumerate(replies)
+                {"index": index, "token_ids": reply, "logprobs": {"token_logprobs": by}}
+                for index, (reply, by) in enumerate(zip(replies, logps, strict=True))
             ]
         return 200, {"choices": choices[::-1]}  # in any order
 
     @torch.no_grad()
-    def _logps(self, prompt: list[int], reply: list[int]) -> list[float]:
+    def _logps(self, prompt: list[int], reply: list[int], temperature: float) -> list[float]:
         logits = self.model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1].float()
-        values: list[float] = torch.log_softmax(logits, 1)[range(len(reply)), reply].tolist()
+        values: list[float] = torch.log_softmax(logits / temperature, 1)[range(len(reply)), reply].tolist()
         return values
 
 
@@ -123,6 +133,24 @@ def test_it_improves_the_reward_by_the_very_steps_that_its_replies_make_here(
     for one, other in zip(steps(there), steps(here), strict=True):
         assert (one.loss, one.grad_norm) == pytest.approx((other.loss, other.grad_norm), rel=1e-4, abs=1e-6)
         assert one.measures == pytest.approx(other.measures | {DISTANCE: one.measures[DISTANCE]}, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ONLINE)
+def test_at_another_temperature_it_must_say_by_what_it_draws(
+    kind: str, vllm: Generating, four_questions: Path, tmp_path: Path
+) -> None:
+    spec = online_spec(kind, four_questions, tmp_path / "run", vllm, steps=1)
+    spec = spec.model_copy(update={"objective": spec.objective.model_copy(update={"temperature": 0.7})})
+    vllm.processed = False
+    with pytest.raises(SpecError, match=r"start it with --logprobs-mode processed_logprobs, or leave objective\.temp"):
+        train(spec)
+    assert vllm.adapters == {}
+    assert not (tmp_path / "run").exists()
+
+    vllm.processed = True
+    (step,) = steps(train(spec).run)
+    assert step.measures[DISTANCE] < 1e-4  # what draws and what learns are one distribution
+    assert {body["temperature"] for body in vllm.asked} == {0.7}
 
 
 def test_it_is_asked_in_tokens_by_seeds_of_its_own_and_forgets_prompts_with_their_adapter(

@@ -109,6 +109,7 @@ def _trainer(run: RunFolder, spec: RunSpec) -> tuple[str, dict[str, Any], list[s
             names = (
                 "num_generations", "max_completion_length", "loss_type", "importance_sampling_level", "scale_rewards",
                 "mask_truncated_completions", "beta", "epsilon", "epsilon_high", "num_iterations", "reward_weights",
+                "temperature",
             )  # fmt: skip
             setup = [*_sampler(objective), *_rewards(run, rewards_of(objective))]
             return "GRPO", {name: getattr(objective, name) for name in names}, setup

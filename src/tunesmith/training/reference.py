@@ -61,13 +61,16 @@ def with_reference(data: TrainingData, model: "Model", adapter: AdapterSpec, *, 
 class Reference:
     """The reference of an online objective, asked about new replies at every step."""
 
-    def __init__(self, model: "Model", adapter: AdapterSpec) -> None:
-        """`model` as training starts it; when all of it learns, a copy of its parameters (of a rank's part) is made."""
+    def __init__(self, model: "Model", adapter: AdapterSpec, *, temperature: float = 1.0) -> None:
+        """`model` as training starts it; when all of it learns, a copy of its parameters (of a rank's part) is made.
+
+        `temperature` is that of the policy that is compared with it.
+        """
         self._adapter = adapter
         self._model = model
         learns = not isinstance(model, PeftModel)
         self._start = [own_part(value.detach()).clone() for value in model.parameters()] if learns else []
-        self._token_loss = TokenLoss(self._model)
+        self._token_loss = TokenLoss(self._model, temperature=temperature)
 
     def token_logps(self, rows: Sequence[Row]) -> list[Tensor]:
         """Log-probabilities of each row's supervised tokens: a tensor (supervised,) per row."""

@@ -1,7 +1,9 @@
 """Rollouts: the model's own replies to a step's prompts, their rewards, and what the reference thinks of them.
 
-Replies are sampled at temperature 1, so they are draws from the very distribution whose gradient is taken; they are
-made in batches with a KV cache, and are the larger part of an online step's time. All randomness comes from the
+Replies are draws from the very distribution whose gradient is taken: that of the model's logits divided by the
+objective's temperature, by which the reference's are divided, too, as in TRL. (Nothing is cut off that distribution,
+as top-p and top-k would: its gradient is not theirs.) They are made in batches with a KV cache, and are the larger part
+of an online step's time. All randomness comes from the
 step's seed and a reply's place in the step, so a resumed run makes the same replies, and so does any number of ranks.
 Ranks that share a model make their replies in step; it stays spread then, a layer being gathered for each token, unless
 their GPUs have room for all of it. A vLLM may make the replies in our stead (`vllm_rollouts`).
@@ -76,6 +78,7 @@ class Policy:
         rewards: Rewards,
         *,
         max_completion_length: int,
+        temperature: float = 1.0,
         vllm: "VllmSampler | None" = None,
     ) -> None:
         self._model = model
@@ -83,6 +86,7 @@ class Policy:
         self._reference = reference
         self._rewards = rewards
         self._max_completion_length = max_completion_length
+        self._temperature = temperature
         self._ends = end_tokens(model.generation_config, tokenizer)
         self._in_step = is_sharded(model)
         self._vllm = vllm
@@ -135,6 +139,7 @@ class Policy:
                 [one.prompt.tokens for one in asked for _ in one.seeds],
                 seeds=[seed for one in asked for seed in one.seeds],
                 max_new_tokens=self._max_completion_length,
+                temperature=self._temperature,
                 most=(lambda batches: max(ranks.gather(batches))) if self._in_step else None,
             )
         return [Said(reply) for reply in replies]
@@ -153,8 +158,8 @@ class Policy:
     def held_out(self, prompts: Sequence[Prompt], token_loss: TokenLoss) -> dict[str, float]:
         """How the policy does on prompts that it does not train on: one reply each, always by the same seed.
 
-        `answer_loss` is its loss, in nats per token, on the replies in the data: a reward that rises while this
-        rises too is bought with quality.
+        All is measured at its temperature. `answer_loss` is its loss, in nats per token, on the replies in the data: a
+        reward that rises while this rises too is bought with quality.
         """
         rollouts = self.rollouts(prompts, seed=0)
         rewards = {name: measure for name, measure in reward_measures(rollouts).items() if measure.count}

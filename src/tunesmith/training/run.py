@@ -273,11 +273,12 @@ def _resumable(checkpoints: Checkpoints) -> Iterator[None]:
 
 def _open_vllm(spec: RunSpec) -> "VllmSampler | None":
     """The vLLM that makes the run's replies, if one does. Raises SpecError when it cannot."""
-    if not isinstance(spec.objective, GrpoSpec | PpoSpec) or spec.objective.vllm_url is None:
+    online = spec.objective
+    if not isinstance(online, GrpoSpec | PpoSpec) or online.vllm_url is None:
         return None
     from tunesmith.training.vllm_rollouts import VllmSampler
 
-    vllm = VllmSampler(spec, spec.objective.vllm_url, spec.objective.max_completion_length)
+    vllm = VllmSampler(spec, online.vllm_url, online.max_completion_length, online.temperature)
     vllm.must_serve()
     return vllm
 

@@ -43,12 +43,16 @@ AfterHead: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class TokenLoss:
-    """Per-token losses of `model`. Making one runs the model on two tokens, to learn what it does after its head."""
+    """Per-token losses of `model`, whose logits are divided by `temperature`.
 
-    def __init__(self, model: "Model", chunk_logits: int = CHUNK_LOGITS) -> None:
+    Making one runs the model on two tokens, to learn what it does after its head.
+    """
+
+    def __init__(self, model: "Model", chunk_logits: int = CHUNK_LOGITS, *, temperature: float = 1.0) -> None:
         self._model = model
         self._head = model.get_output_embeddings()
         self._chunk_logits = chunk_logits
+        self._temperature = temperature
         self._made_lanes: dict[int, Lanes] = {}
         self._after_head = _after_head(model, self._head)
         self.sharded = is_sharded(model)
@@ -86,9 +90,18 @@ class TokenLoss:
             whole = None if forest is None else whole_forest(forest)
             states, logits = self._states(input_ids, positions, whole)
             if self._after_head is None:  # an architecture that we do not know: its own logits, not in chunks
-                return F.cross_entropy(logits[0].float(), targets, reduction="none")
+                return F.cross_entropy(logits[0].float() / self._temperature, targets, reduction="none")
+        states, after_head = self._at_temperature(states, self._after_head)
         alone = not is_sharded(self._model)
-        return head_losses(self._head, states, targets, self._after_head, self._chunk_logits, lanes, alone=alone)
+        return head_losses(self._head, states, targets, after_head, self._chunk_logits, lanes, alone=alone)
+
+    def _at_temperature(self, states: Tensor, after_head: AfterHead) -> tuple[Tensor, AfterHead]:
+        """What the head is fed, and what follows it, so that the logits come out divided by the temperature."""
+        if self._temperature == 1.0:
+            return states, after_head
+        if type(self._head) is nn.Linear and self._head.bias is None and after_head is unchanged:
+            return states / self._temperature, after_head  # as good, and the head stays a plain one, which is faster
+        return states, lambda logits: after_head(logits) / self._temperature
 
     def _lanes(self) -> Lanes:
         count = possible_lanes(self._model)

@@ -2,8 +2,9 @@
 
 Before it is asked it loads the adapter as it is now, in place of the one before, from the run folder: so it must see
 that folder, and the adapter must be a LoRA. It is given tokens and gives tokens, each with the log-probability by which
-it was drawn: vLLM rounds otherwise than we do, and the objectives weigh that out (`rollouts.correction`). The seeds are
-the step's, so a resumed run asks what it asked before; vLLM, whose batches are its own, may answer a little otherwise.
+it was drawn: vLLM rounds otherwise than we do, and the objectives weigh that out (`rollouts.correction`). At another
+temperature than 1 it must be started to say that one (`--logprobs-mode`), and not the model's own. The seeds are the
+step's, so a resumed run asks what it asked before; vLLM, whose batches are its own, may answer a little otherwise.
 """
 
 import hashlib
@@ -48,6 +49,9 @@ TIMEOUT = httpx.Timeout(1800.0, connect=10.0)
 IN_FLIGHT = 64
 """Prompts asked at a time; how many of the replies to them run at once is vLLM's business."""
 
+DRAWN_SURELY = 1e-3
+"""Nats that rounding may be off."""
+
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before it is asked again when it does not answer, or not now."""
 
@@ -57,11 +61,12 @@ NOT_NOW = frozenset({429, 502, 503, 504})
 class VllmSampler:
     """The vLLM at `url` (its `/v1`) as what draws the replies of the run `spec`."""
 
-    def __init__(self, spec: RunSpec, url: str, max_completion_length: int) -> None:
+    def __init__(self, spec: RunSpec, url: str, max_completion_length: int, temperature: float) -> None:
         self._url = url.rstrip("/")
         self._model = spec.model
         self._rank = spec.adapter.r
         self._max_completion_length = max_completion_length
+        self._temperature = temperature
         self._folder = RunFolder(Path(spec.output)).rollouts.absolute()
         self._name = f"tunesmith-{hashlib.blake2b(bytes(self._folder), digest_size=6).hexdigest()}"
         self._given = ""  # a digest of the adapter that it has
@@ -84,6 +89,9 @@ class VllmSampler:
                 if ranks.is_main():
                     self._must_hold(longest_prompt + self._max_completion_length)
             self.give(model)
+            with ranks.agreeing():
+                if ranks.is_main() and self._temperature != 1.0:
+                    self._must_say_by_what_it_draws()
         except TunesmithError:
             self.close()
             raise
@@ -102,22 +110,11 @@ class VllmSampler:
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, each: int, ends: Sequence[int]
     ) -> list[Said]:
-        """`each` replies to every prompt, those to one together, drawn at temperature 1 until a token of `ends`.
+        """`each` replies to every prompt, those to one together, drawn at the policy's temperature up to one of `ends`.
 
         They are drawn by the prompt's seed and the numbers after it. Raises TrainingError when it cannot be had.
         """
-        asked: dict[str, Any] = {
-            "model": self._name,
-            "n": each,
-            "max_tokens": self._max_completion_length,
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "stop_token_ids": list(ends),
-            "logprobs": 0,
-            "return_token_ids": True,
-            "cache_salt": self._given,  # what it keeps of prompts was computed by the adapter before
-            **NOTHING_ELSE,
-        }
+        asked = self._asked(each, ends)
         bodies = [asked | {"prompt": list(prompt), "seed": seed} for prompt, seed in zip(prompts, seeds, strict=True)]
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             return [said for replies in pool.map(self._replies, bodies) for said in replies]
@@ -131,6 +128,32 @@ class VllmSampler:
             with suppress(OSError):
                 self._folder.parent.rmdir()  # which is empty when no run came of it
         self._client.close()
+
+    def _asked(self, each: int, ends: Sequence[int]) -> dict[str, Any]:
+        return {
+            "model": self._name,
+            "n": each,
+            "max_tokens": self._max_completion_length,
+            "temperature": self._temperature,
+            "top_p": 1.0,
+            "stop_token_ids": list(ends),
+            "logprobs": 0,
+            "return_token_ids": True,
+            "cache_salt": self._given,  # what it keeps of prompts was computed by the adapter before
+            **NOTHING_ELSE,
+        }
+
+    def _must_say_by_what_it_draws(self) -> None:
+        """Where only the likeliest token may be drawn, that is drawn by log-probability 0, whatever the model's is.
+
+        Raises SpecError where it says the model's.
+        """
+        (said,) = self._replies(self._asked(1, []) | {"prompt": [0], "seed": 0, "top_k": 1})
+        if any(logp < -DRAWN_SURELY for logp in said.logps or ()):
+            raise SpecError(
+                f"{self._place} says log-probabilities as they are at temperature 1; start it with --logprobs-mode "
+                "processed_logprobs, or leave objective.temperature at 1"
+            )
 
     def _base(self) -> ServedBase:
         try:

@@ -43,6 +43,11 @@ def model_away_from_its_base(amount: float) -> torch.nn.Module:
     return model
 
 
+def logps_of(amount: float, rows: list[Row], temperature: float) -> list[torch.Tensor]:
+    """Of the rows' tokens by the model so far from its base."""
+    return token_logps(TokenLoss(model_away_from_its_base(amount), temperature=temperature), rows)
+
+
 def make_replies() -> list[Row]:
     numbers = np.random.default_rng(0)
     rows = []
@@ -69,6 +74,9 @@ def grid(values: list[torch.Tensor]) -> torch.Tensor:
         ({"loss_type": "dr_grpo", "beta": 0.1, "num_iterations": 2}, False),
         ({"loss_type": "dapo", "beta": 0.04, "mask_truncated_completions": True}, False),
         ({"loss_type": "grpo", "beta": 0.04, "mask_truncated_completions": True}, False),
+        ({"loss_type": "dapo", "beta": 0.04, "temperature": 0.7}, False),
+        ({"loss_type": "grpo", "beta": 0.04, "num_iterations": 2, "temperature": 0.7}, False),
+        ({"loss_type": "dapo", "beta": 0.04, "temperature": 0.7}, True),
         ({"loss_type": "dapo", "beta": 0.04}, True),
         ({"loss_type": "grpo", "beta": 0.04, "num_iterations": 2}, True),
     ],
@@ -80,14 +88,15 @@ def test_a_step_is_that_of_trl(
     several, masked = "num_iterations" in options, "mask_truncated_completions" in options
     rows = make_replies()
     advantages = [0.9, -1.2, 0.4, -0.1]
-    reference = token_logps(TokenLoss(model_away_from_its_base(0.0)), rows)
-    before = token_logps(TokenLoss(model_away_from_its_base(0.05)), rows) if several else [None] * REPLIES
+    temperature = options.get("temperature", 1.0)
+    reference = logps_of(0.0, rows, temperature)
+    before = logps_of(0.05, rows, temperature) if several else [None] * REPLIES
 
     model, other = model_away_from_its_base(0.06), model_away_from_its_base(0.06)
     spec = GrpoSpec(reward="unused:here", max_completion_length=LONGEST, num_generations=REPLIES, **options)
     ended = [True, False, True, True]
-    grpo = Grpo(spec, SimpleNamespace(), TokenLoss(model))
-    now = before if several else token_logps(TokenLoss(model), rows)
+    grpo = Grpo(spec, SimpleNamespace(), TokenLoss(model, temperature=temperature))
+    now = before if several else logps_of(0.06, rows, temperature)
     drawn = [logps - torch.linspace(-1.0, 2.0, len(logps)) for logps in now]  # some weights are cut, some are not
     scored = [
         Scored(Rollout(row, 0.0, whole, known, drawn=by if sampled_elsewhere else None), advantage, 0.0, old)

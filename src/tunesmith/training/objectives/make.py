@@ -39,10 +39,12 @@ def make_objective(
             return _preference(preference, model)
         case RewardSpec(center_rewards_coefficient=center):
             return Reward(model, center_rewards_coefficient=center)
-        case GrpoSpec() as online:
-            return Grpo(online, _policy(spec, online, model, tokenizer, vllm), TokenLoss(model))
-        case PpoSpec() as online:
-            return Ppo(online, model, _policy(spec, online, model, tokenizer, vllm), TokenLoss(model))
+        case GrpoSpec() | PpoSpec() as online:
+            policy = _policy(spec, online, model, tokenizer, vllm)
+            token_loss = TokenLoss(model, temperature=online.temperature)
+            if isinstance(online, GrpoSpec):
+                return Grpo(online, policy, token_loss)
+            return Ppo(online, model, policy, token_loss)
         case RlhfSpec():
             raise AssertionError("rlhf is two runs, each with an objective of its own")
 
@@ -88,9 +90,10 @@ def _policy(
     return Policy(
         model,
         tokenizer,
-        Reference(model, spec.adapter),
+        Reference(model, spec.adapter, temperature=online.temperature),
         Rewards(dict(zip(reward_names(named), sources, strict=True)), online.reward_weights),
         max_completion_length=online.max_completion_length,
+        temperature=online.temperature,
         vllm=vllm,
     )
 
