@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ def heavy_imports() -> Iterator[None]:
     gc.disable()
     try:
         _import_bitsandbytes()
+        _import_models()
         _import_losses()
         yield
     finally:
@@ -46,6 +48,24 @@ def _import_bitsandbytes() -> None:
         del os.environ[switch]
         if before is not None:
             os.environ[switch] = before
+
+
+def _import_models() -> None:
+    """transformers' names of models, for which it has read all their sources: here it would read them once more.
+
+    What it remembers of a folder it does not find by the name of a file therein, and of the folders below too few.
+    """
+    from transformers.utils import import_utils
+
+    name = "create_import_structure_from_path"
+    names_in = getattr(import_utils, name, None)
+    if names_in is None:  # in another version
+        return
+    setattr(import_utils, name, lambda path: names_in(Path(path).parent if Path(path).is_file() else path))
+    try:
+        importlib.import_module("transformers.models")
+    finally:
+        setattr(import_utils, name, names_in)
 
 
 def _import_losses() -> None:

@@ -88,3 +88,22 @@ def test_training_imports_neither_the_compiler_nor_scipy_which_object_detection_
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()).isdisjoint({"torch._inductor.compile_fx", "scipy.optimize"})
+
+
+def test_training_has_transformers_read_its_models_for_names_once_and_finds_all_of_them() -> None:
+    program = (
+        "import transformers\n"
+        "from transformers.utils import import_utils\n"
+        "from tunesmith.imports import heavy_imports\n"
+        "read, find = [], import_utils.fetch__all__\n"
+        "import_utils.fetch__all__ = lambda source: read.append(source) or find(source)\n"
+        "with heavy_imports(): found = set(dir(transformers.models))\n"
+        "assert len(read) < 100, len(read)\n"
+        "import_utils.define_import_structure.cache_clear()\n"
+        "again = import_utils.define_import_structure(transformers.models.__file__)\n"
+        "assert len(read) > 1000, len(read)\n"
+        "names = {name for modules in again.values() for inside in modules.values() for name in inside}\n"
+        "assert 'LlamaForCausalLM' in names\n"
+        "assert names <= found, names - found"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
