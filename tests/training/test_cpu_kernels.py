@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tunesmith.training import compiling, cpu_kernels
 
-SOURCE = Path(cpu_kernels.__file__).with_suffix(".c")
-
 needs_compiler = pytest.mark.skipif(
     not any(map(compiling.shutil.which, compiling.COMPILERS)), reason="no C compiler is installed"
 )
@@ -133,7 +131,7 @@ def test_tensors_that_the_kernels_do_not_know_are_left_to_torch() -> None:
 
 def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "COMPILERS", ("no-such-compiler",))
-    assert compiling.compiled(SOURCE, ["OTHER_THAN_EVER"]) is None
+    assert compiling.compiled(cpu_kernels.SOURCES, ["OTHER_THAN_EVER"]) is None
 
 
 @needs_compiler
@@ -141,7 +139,7 @@ def test_code_that_does_not_compile_leaves_no_entry(tmp_path: Path, compiled_ker
     source = tmp_path / "wrong.c"
     source.write_text("int wrong(void) { return }")
     before = set(compiled_kernels.iterdir())
-    assert compiling.compiled(source, []) is None
+    assert compiling.compiled([source], []) is None
     assert set(compiled_kernels.iterdir()) == before
 
 
@@ -151,6 +149,6 @@ def test_two_that_compile_at_once_both_get_their_kernels(tmp_path: Path, compile
     source.write_text("int two(void) { return 2; }")
     before = set(compiled_kernels.iterdir())
     with ThreadPoolExecutor(2) as pool:
-        libraries = list(pool.map(lambda _: compiling.compiled(source, []), range(2)))
+        libraries = list(pool.map(lambda _: compiling.compiled([source], []), range(2)))
     assert [library and library.two() for library in libraries] == [2, 2]
     assert len(set(compiled_kernels.iterdir()) - before) == 1

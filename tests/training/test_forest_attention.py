@@ -100,8 +100,10 @@ def test_cutting_a_forest_changes_neither_loss_nor_gradients() -> None:
     assert_same(with_adapter(build("llama")), rows, planted)
 
 
-def test_rows_longer_than_a_block_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forest_attention, "BLOCK_QUERIES", 7)
+@pytest.mark.parametrize("queries", [7, forest_attention.BLOCK_QUERIES])
+def test_without_compiled_kernels_it_is_the_same(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forest_attention, "available", lambda *states: False)
+    monkeypatch.setattr(forest_attention, "BLOCK_QUERIES", queries)
     rows = rows_with_a_shared_head()
     assert_same(with_adapter(build("llama")), rows, [plant_batch(rows)])
 

@@ -37,17 +37,19 @@ PROCESSOR = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CP
 """Lines of Linux's /proc/cpuinfo that say what `native` stands for."""
 
 
-def compiled(source: Path, defined: Sequence[str]) -> ctypes.CDLL | None:
-    """The library made of `source` with the macros `defined`; None where it cannot be made."""
+def compiled(sources: Sequence[Path], defined: Sequence[str]) -> ctypes.CDLL | None:
+    """The library made of `sources`, with what they include, and the macros `defined`; None where it cannot be made."""
     flags = (*FLAGS, *(f"-D{macro}" for macro in defined))
-    path = cache.entry("kernels", f"{cache.digest(source.read_bytes(), *flags, _processor())}.so")
+    path = cache.entry(
+        "kernels", f"{cache.digest(*(source.read_bytes() for source in sources), *flags, _processor())}.so"
+    )
     try:
         if not path.exists():
             compiler = _compiler()
-            cache.keep(path, lambda temporary: _compile(compiler, flags, source, temporary))
+            cache.keep(path, lambda temporary: _compile(compiler, flags, sources, temporary))
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        log.info("%s is not compiled, which costs nothing but time: %s", source.name, error)
+        log.info("%s is not compiled, which costs nothing but time: %s", sources[0].name, error)
         return None
 
 
@@ -58,8 +60,9 @@ def _compiler() -> str:
     raise FileNotFoundError(f"none of {', '.join(COMPILERS)} is installed")
 
 
-def _compile(compiler: str, flags: Sequence[str], source: Path, path: Path) -> None:
-    command = [compiler, *flags, "-x", "c", str(source), "-o", str(path), "-lm"]
+def _compile(compiler: str, flags: Sequence[str], sources: Sequence[Path], path: Path) -> None:
+    code = [str(source) for source in sources if source.suffix == ".c"]
+    command = [compiler, *flags, *code, "-o", str(path), "-lm"]
     subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_SECONDS)  # noqa: S603  # our own file
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from tunesmith.training.compiling import compiled
 
+SOURCES = [Path(__file__).with_name(name) for name in ("cpu_kernels.c", "cpu_attention.c", "cpu_numbers.h")]
+
 DEFINED = {torch.bfloat16: ("NUMBER_IS_BF16",), torch.float32: ()}
 """The types of numbers there are kernels for, and what the C code is told of them."""
 
@@ -29,8 +31,12 @@ ARGUMENTS = {
     "causal_softmax": "nnnftnt",
     "softmax_backward": "nnftt",
     "cross_entropy": "nntttnt",
+    "attention_room": "nn",
+    "pack_states": "nnnnnnttttt",
+    "attend": "c",
+    "attend_backward": "c",
 }
-"""Of each function of the C code: n a size, f a number in fp32, t a tensor."""
+"""Of each function of the C code: n a size, f a number in fp32, t a tensor, c a `call` of attention."""
 
 LANES = 16
 """Numbers of the longest vector, as in the C code."""
@@ -197,11 +203,13 @@ def library(dtype: torch.dtype) -> Any:
 
 @functools.cache
 def _library(dtype: torch.dtype) -> Any:
-    found = compiled(Path(__file__).with_suffix(".c"), DEFINED[dtype])
-    kinds = {"n": ctypes.c_ssize_t, "f": ctypes.c_float, "t": _Memory}
+    found = compiled(SOURCES, DEFINED[dtype])
+    kinds = {"n": ctypes.c_ssize_t, "f": ctypes.c_float, "t": _Memory, "c": ctypes.c_void_p}
     for name, arguments in ARGUMENTS.items() if found is not None else ():
-        function = getattr(found, name)
-        function.argtypes, function.restype = [kinds[kind] for kind in arguments], None
+        if hasattr(found, name):  # attention is not for every processor
+            function = getattr(found, name)
+            function.argtypes = [kinds[kind] for kind in arguments]
+            function.restype = ctypes.c_ssize_t if name == "attention_room" else None
     return found
 
 

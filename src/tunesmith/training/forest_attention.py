@@ -1,10 +1,11 @@
 """Attention over a forest of segments: each token sees its ancestors and what stands before it in its own segment.
 
 Registered with transformers as an attention implementation, so every architecture that takes its attention from
-there runs on a forest unchanged; without a forest it is `sdpa`. It goes block by block, and keeps the weights of blocks
-with few keys for the backward pass; those of others it computes anew. On a CPU that is several times faster on rows of
-a few hundred tokens than torch's own kernel, whose backward pass does not use the matrix units in bf16. On a GPU
-one generated kernel does that (`forest_mask`).
+there runs on a forest unchanged; without a forest it is `sdpa`. On a CPU it is compiled C where the processor is one
+that this was written for (`cpu_attention`). On others torch's products go block by block, and the weights of blocks
+with few keys are kept for the backward pass, those of others computed anew: several times faster on rows of a few
+hundred tokens than torch's own kernel, whose backward pass does not use the matrix units in bf16. On a GPU one
+generated kernel does that (`forest_mask`).
 """
 
 import logging
@@ -23,6 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunesmith.training.batches import MICRO_BATCH_TOKENS, E, MicroBatch, forest_batches, micro_batches
+from tunesmith.training.cpu_attention import attend as attend_compiled
+from tunesmith.training.cpu_attention import attend_backward, available
 from tunesmith.training.cpu_kernels import causal_softmax, softmax_backward
 from tunesmith.training.forest_mask import attend, forest_mask
 from tunesmith.training.shared_prefix import Forest, plant
@@ -74,6 +77,9 @@ def forest_attention(
         return output, None
     # Under autocast rotary angles in fp32 widen queries and keys again; sdpa would narrow them, too.
     query, key = query.to(value.dtype), key.to(value.dtype)
+    if available(query[0], key[0], value[0]):
+        compiled: Tensor = _CompiledAttention.apply(query[0], key[0], value[0], stretch, scale)  # type: ignore[no-untyped-call]
+        return compiled.unsqueeze(0), None
     kept_keys = 0 if next(module.parameters()).requires_grad else KEPT_KEYS
     result: Tensor = _ForestAttention.apply(query[0], key[0], value[0], stretch, scale, kept_keys)  # type: ignore[no-untyped-call]
     return result.unsqueeze(0), None
@@ -187,6 +193,25 @@ def _probe(model: "Model", rows: Sequence[NDArray[np.int32]], forest: Forest | N
         return None  # an architecture that this attention does not know: it trains the plain way
     finally:
         model.train(training)
+
+
+class _CompiledAttention(torch.autograd.Function):
+    """softmax(scale · q kᵀ) v; the weights are made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float) -> Tensor:
+        key, value = stretch.whole(key, value)
+        output, sums = attend_compiled(query, key, value, stretch.table, scale)
+        ctx.save_for_backward(query, key, value, sums)
+        ctx.stretch, ctx.scale = stretch, scale
+        return output  # (tokens, heads, width)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, sums = ctx.saved_tensors
+        by_query, *sums = attend_backward(upstream[0], query, key, value, sums, ctx.stretch.table, ctx.scale)
+        by_key, by_value = ctx.stretch.own(*sums)
+        return by_query.transpose(0, 1), by_key.to(key.dtype), by_value.to(value.dtype), None, None
 
 
 class _ForestAttention(torch.autograd.Function):

@@ -6,6 +6,7 @@ cores, and a row may be cut anywhere, so that all lanes have the same to do. The
 learns for each lane, and that the slowest lane of a layer is waited for.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tunesmith.training.forest_table import ForestTable, forest_table
 from tunesmith.training.gradients import add_gradient
 from tunesmith.training.lanes import Lanes
 from tunesmith.training.shared_prefix import Forest
@@ -83,6 +85,11 @@ class Stretch:
     def position_ids(self) -> NDArray[np.int64]:
         """Each token's position in its rows, (tokens,)."""
         return self.forest.position_ids[self.start : self.end]
+
+    @functools.cached_property
+    def table(self) -> ForestTable:
+        """What compiled attention reads."""
+        return forest_table(self.forest, self.start, self.end)
 
     def blocks(self, size: int) -> list[tuple[slice, list[slice]]]:
         """Blocks of at most `size` queries, and the parts of the whole forest that they see.
