@@ -144,7 +144,9 @@ class DpoSpec(_Section):
     @model_serializer(mode="wrap")
     def _own_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if self.loss_type in _LOSS_OPTIONS.get(key, self.loss_type)}
+        return {
+            key: value for key, value in values.items() if self.loss_type in _LOSS_OPTIONS.get(key, (self.loss_type,))
+        }
 
 
 _LOSS_OPTIONS = {
