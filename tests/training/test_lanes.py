@@ -103,17 +103,31 @@ def test_a_lane_computes_on_one_core_and_leaves_the_caller_its_own() -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_a_lane_that_fails_is_not_waited_for() -> None:
-    (one, other) = stretches.stretches(plant([np.arange(300, dtype=np.int32)]), 2)
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_lane_that_fails_is_not_waited_for(failing: int) -> None:
+    parts = stretches.stretches(plant([np.arange(300, dtype=np.int32)]), 2)
 
     def work(stretch: stretches.Stretch) -> None:
         with stretch.attended():
-            if stretch is one:
+            if stretch.lane == failing:
                 raise torch.OutOfMemoryError
-            stretch.whole(torch.zeros(1, 1, 1))
+            stretch.seen(torch.zeros(1, 1, 1))
+            stretch.own(torch.zeros(1, 300, 1))
 
     with pytest.raises(torch.OutOfMemoryError):
-        Lanes(2).run(work, [other, one])
+        Lanes(2).run(work, parts)
+
+
+def test_a_lane_ahead_of_the_others_does_not_wait_for_them() -> None:
+    first, last = stretches.stretches(plant([np.arange(300, dtype=np.int32)]), 2)
+    for layer in range(3):
+        assert first.seen(torch.full((1, 150, 1), float(layer)))[0].shape == (1, 150, 1)
+    for layer in range(3):
+        (states,) = last.seen(torch.full((1, 150, 1), 10.0 + layer))
+        assert states[0, [0, -1], 0].tolist() == [layer, 10 + layer]
+        assert last.own(torch.full((1, 300, 1), 2.0))[0].shape[1] == 300 - first.end
+    for _ in range(3):
+        assert first.own(torch.ones(1, first.end, 1))[0].unique().tolist() == [3]
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=9), st.integers(1, 4))

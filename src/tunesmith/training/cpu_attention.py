@@ -43,7 +43,7 @@ def available(query: Tensor, key: Tensor, value: Tensor) -> bool:
 def attend(query: Tensor, key: Tensor, value: Tensor, table: ForestTable, scale: float) -> tuple[Tensor, Tensor]:
     """softmax(scale · q kᵀ) v, (tokens, heads, width), and the logarithms of softmax's divisors, fp32 (heads, tokens).
 
-    `query` (heads, tokens, width) are the stretch's, `key` and `value` (groups, tokens, width) the whole forest's.
+    `query` (heads, tokens, width) are the stretch's, `key` and `value` (groups, tokens, width) all up to its end.
     """
     heads, tokens, width = query.shape
     output = query.new_empty(tokens, heads, width)

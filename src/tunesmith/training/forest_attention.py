@@ -200,7 +200,7 @@ class _CompiledAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float) -> Tensor:
-        key, value = stretch.whole(key, value)
+        key, value = stretch.seen(key, value)
         output, sums = attend_compiled(query, key, value, stretch.table, scale)
         ctx.save_for_backward(query, key, value, sums)
         ctx.stretch, ctx.scale = stretch, scale
@@ -222,7 +222,7 @@ class _ForestAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float, kept_keys: int
     ) -> Tensor:
         heads, tokens, _ = query.shape
-        key, value = stretch.whole(key.contiguous(), value.contiguous())
+        key, value = stretch.seen(key.contiguous(), value.contiguous())
         output = query.new_empty(tokens, heads, value.shape[-1])
         kept: list[Tensor | None] = []
         kept_keys = kept_keys if any(ctx.needs_input_grad) else 0

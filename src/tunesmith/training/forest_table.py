@@ -12,11 +12,11 @@ from tunesmith.training.shared_prefix import Forest
 
 @dataclass(frozen=True)
 class ForestTable:
-    """The segments of a forest as `tiles` of LANES tokens, the last one of each filled up; and a stretch of it.
+    """A stretch and the segments of its forest up to its end, as `tiles` of LANES tokens, the last of each filled up.
 
     `segments` (segments, 3), `items` (items, 7) and `ancestors` (of all items,) are the C code's. `needed` (needed,)
     are the segments that the stretch sees, `columns` the most keys that one of its queries does, in whole pairs of
-    tiles, and `places` (tokens,) where each token of the forest stands in the tiles.
+    tiles, and `places` (tokens,) where each token up to the stretch's end stands in the tiles.
     """
 
     segments: Tensor
@@ -29,30 +29,31 @@ class ForestTable:
 
 
 def forest_table(forest: Forest, start: int, end: int) -> ForestTable:
-    """The tables of `forest`, and of its tokens `start` to `end` as a stretch."""
-    parts = forest.segments
+    """The table of the tokens `start` to `end` of `forest` as a stretch, and of all before them."""
+    parts = [part for part in forest.segments if part.start < end]
+    sizes = [min(part.end, end) - part.start for part in parts]
     numbers = {part.start: number for number, part in enumerate(parts)}
-    ends = [*itertools.accumulate((tiles(part.end - part.start) for part in parts), initial=0)]
+    firsts = [*itertools.accumulate(map(tiles, sizes), initial=0)]
     items: list[tuple[int, ...]] = []
     ancestors: list[int] = []
     columns = 0
-    for number, part in enumerate(parts):
-        first, last = max(part.start, start), min(part.end, end)
-        if first < last:
+    for number, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+        seen = max(0, start - part.start)
+        if seen < size:
             above = len(ancestors)
             ancestors += [numbers[ancestor.start] for ancestor in part.ancestors]
-            seen = first - part.start + 1
-            before = sum(ends[index + 1] - ends[index] for index in ancestors[above:])
-            items.append((number, first - start, last - first, seen, above, len(ancestors), before))
-            columns = max(columns, before + tiles(last - part.start))
-    places = [torch.arange(part.end - part.start) + first * LANES for part, first in zip(parts, ends, strict=False)]
+            before = sum(tiles(sizes[index]) for index in ancestors[above:])
+            query = part.start + seen - start
+            items.append((number, query, size - seen, seen + 1, above, len(ancestors), before))
+            columns = max(columns, before + tiles(size))
+    bounds = [(part.start, part.start + size, first) for part, size, first in zip(parts, sizes, firsts, strict=False)]
     return ForestTable(
-        segments=torch.tensor([(part.start, part.end, first) for part, first in zip(parts, ends, strict=False)]),
+        segments=torch.tensor(bounds),
         needed=torch.tensor(sorted({item[0] for item in items} | set(ancestors))),
         items=torch.tensor(items),
         ancestors=torch.tensor(ancestors, dtype=torch.int64),
-        places=torch.cat(places),
-        tiles=ends[-1],
+        places=torch.cat([torch.arange(last - begin) + first * LANES for begin, last, first in bounds]),
+        tiles=firsts[-1],
         columns=tiles(columns, 2) * 2 * LANES,
     )
 

@@ -1,14 +1,13 @@
 """Threads that compute side by side on a CPU, each on one core with one thread of its own.
 
 Threads inside an operation wait for one another at its end, thousands of times a step, and what is between the
-operations runs on one core only. So work that comes in independent or rarely meeting parts (stretches of a forest,
+operations runs on one core only. So work that comes in parts that need little of one another (stretches of a forest,
 positions under the head) is given out in parts instead. Who computes what is fixed: a result does not depend on which
 core was faster.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from threading import BrokenBarrierError
 from typing import TypeVar
 
 import torch
@@ -20,6 +19,10 @@ T = TypeVar("T")
 
 FEW_PARAMETERS = 0.1
 """Share of the parameters that may learn for a copy of their gradients per lane not to matter."""
+
+
+class LaneLeftError(Exception):
+    """What this lane waited for will not come: the lane that has it failed."""
 
 
 class Lanes:
@@ -49,7 +52,7 @@ class Lanes:
         torch.set_num_threads(threads)  # what a lane sets for itself, new threads of the process would inherit
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:  # one that only waited in vain for another says nothing
-            raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
+            raise next((error for error in errors if not isinstance(error, LaneLeftError)), errors[0])
 
 
 def possible_lanes(model: nn.Module) -> int:

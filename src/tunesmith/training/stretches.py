@@ -1,16 +1,16 @@
 """A forest's one sequence of tokens cut into stretches, which run through the layers side by side, each on one core.
 
-Only attention looks beyond a stretch. There the lanes meet: once a layer to put their keys and values together, and
-once in the backward pass to add up the gradients of them. What rows share is thus computed once, whatever the number of
-cores, and a row may be cut anywhere, so that all lanes have the same to do. The cost is a copy of the gradients of what
-learns for each lane, and that the slowest lane of a layer is waited for.
+Only attention looks beyond a stretch, and only at what stands before it: keys and values go to the lanes behind, and
+the gradients of them come back. A lane waits where it is ahead of what it needs, so it does not matter whose turn is
+slower in which layer. What rows share is computed once, whatever the number of cores, and a row may be cut anywhere, so
+that all lanes have the same to do. The cost is a copy of the gradients of what learns for each lane.
 """
 
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tunesmith.training.forest_table import ForestTable, forest_table
 from tunesmith.training.gradients import add_gradient
-from tunesmith.training.lanes import Lanes
+from tunesmith.training.lanes import LaneLeftError, Lanes
 from tunesmith.training.shared_prefix import Forest
 
 LEAST_TOKENS = 64
@@ -30,40 +30,51 @@ ATTENDED_TOKENS = 1000
 """Tokens that cost as much to attend to as one costs in the rest of a layer (measured on a 135M-parameter Llama)."""
 
 
-class Meeting:
-    """Where `lanes` threads put tensors of theirs together: the last to come does it, the others wait."""
+class Exchange:
+    """What lanes give one another, each of which computes the tokens `ends[lane]` to `ends[lane + 1]` of a forest."""
 
-    def __init__(self, lanes: int) -> None:
-        self._given: list[tuple[Tensor, ...]] = [()] * lanes
-        self._join: Callable[[list[Tensor]], Tensor] = _side_by_side
-        self._joined: tuple[Tensor, ...] = ()
-        self._barrier = threading.Barrier(lanes, self._put_together)
+    def __init__(self, ends: Sequence[int]) -> None:
+        self._ends = ends
+        self._lanes = range(len(ends) - 1)
+        pairs = [(giver, taker) for giver in self._lanes for taker in self._lanes]
+        self._given: dict[tuple[int, int], SimpleQueue[tuple[Tensor, ...] | None]] = {
+            pair: SimpleQueue() for pair in pairs
+        }
 
-    def concatenated(self, lane: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Each tensor behind those of the lanes before, along its second axis."""
-        return self._meet(lane, tensors, _side_by_side)
+    def behind_others(self, lane: int, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Each of `states` (groups, tokens, width) of a lane behind those of the lanes before."""
+        for other in self._lanes[lane + 1 :]:
+            self._given[lane, other].put(states)
+        parts = [*(self._take(other, lane) for other in self._lanes[:lane]), states]
+        return tuple(torch.cat(same, 1) for same in zip(*parts, strict=True))
 
-    def added(self, lane: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Each tensor added to those of all lanes, in their order."""
-        return self._meet(lane, tensors, _sum)
+    def added_up(self, lane: int, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Of `sums` (groups, tokens up to the lane's end, width), the lane's part with those of the lanes behind."""
+        for other in self._lanes[:lane]:
+            self._given[lane, other].put(self._part(other, sums))
+        own = self._part(lane, sums)
+        for other in self._lanes[lane + 1 :]:
+            for total, more in zip(own, self._take(other, lane), strict=True):
+                total += more
+        return own
 
-    def _meet(
-        self, lane: int, tensors: tuple[Tensor, ...], join: Callable[[list[Tensor]], Tensor]
-    ) -> tuple[Tensor, ...]:
-        self._given[lane], self._join = tensors, join
-        self._barrier.wait()
-        return self._joined  # nobody puts the next ones together before this thread comes with its own
+    def _part(self, lane: int, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(total[:, self._ends[lane] : self._ends[lane + 1]] for total in sums)
 
-    def _put_together(self) -> None:
-        self._joined = tuple(self._join(list(same)) for same in zip(*self._given, strict=True))
+    def _take(self, giver: int, taker: int) -> tuple[Tensor, ...]:
+        given = self._given[giver, taker].get()
+        if given is None:
+            raise LaneLeftError
+        return given
 
     @contextmanager
-    def attended(self) -> Iterator[None]:
-        """A lane that fails in here is not waited for: the others fail with BrokenBarrierError."""
+    def attended(self, lane: int) -> Iterator[None]:
+        """When `lane` fails in here, those that wait for it fail with LaneLeftError."""
         try:
             yield
         except BaseException:
-            self._barrier.abort()
+            for other in self._lanes:
+                self._given[lane, other].put(None)
             raise
 
 
@@ -78,7 +89,7 @@ class Stretch:
     start: int
     end: int
     lane: int = 0
-    meeting: Meeting | None = None
+    exchange: Exchange | None = None
     read: Tensor | None = None  # (read,)
 
     @property
@@ -92,7 +103,7 @@ class Stretch:
         return forest_table(self.forest, self.start, self.end)
 
     def blocks(self, size: int) -> list[tuple[slice, list[slice]]]:
-        """Blocks of at most `size` queries, and the parts of the whole forest that they see.
+        """Blocks of at most `size` queries, and the parts of the forest that they see.
 
         Queries are counted from the stretch's start; the last part ends with them.
         """
@@ -106,19 +117,17 @@ class Stretch:
                 blocks.append((queries, [*before, slice(segment.start, last)]))
         return blocks
 
-    def whole(self, *states: Tensor) -> tuple[Tensor, ...]:
-        """`states` (groups, tokens, width) of this stretch, each as that of the whole forest."""
-        return states if self.meeting is None else self.meeting.concatenated(self.lane, states)
+    def seen(self, *states: Tensor) -> tuple[Tensor, ...]:
+        """`states` (groups, tokens, width) of this stretch, each as that of all tokens up to its end."""
+        return states if self.exchange is None else self.exchange.behind_others(self.lane, states)
 
     def own(self, *sums: Tensor) -> tuple[Tensor, ...]:
-        """This stretch's part of `sums` (groups, tokens, width) over the whole forest, added up over the lanes."""
-        if self.meeting is None:
-            return sums
-        return tuple(total[:, self.start : self.end] for total in self.meeting.added(self.lane, sums))
+        """This stretch's part of `sums` (groups, tokens up to its end, width), added up over the lanes."""
+        return sums if self.exchange is None else self.exchange.added_up(self.lane, sums)
 
     def attended(self) -> AbstractContextManager[None]:
         """What runs this stretch does so in here: the lanes that wait for it learn when it fails."""
-        return nullcontext() if self.meeting is None else self.meeting.attended()
+        return nullcontext() if self.exchange is None else self.exchange.attended(self.lane)
 
 
 def whole_forest(forest: Forest) -> Stretch:
@@ -132,9 +141,9 @@ def stretches(forest: Forest, lanes: int) -> list[Stretch]:
     count = max(1, min(lanes, tokens // LEAST_TOKENS))
     costs = np.cumsum(1 + (forest.position_ids + 1) / ATTENDED_TOKENS)  # (tokens,), each with all before it
     cuts = np.searchsorted(costs, costs[-1] * np.arange(1, count) / count)
-    meeting = Meeting(count) if count > 1 else None
     ends = [0, *cuts.tolist(), tokens]
-    return [Stretch(forest, ends[lane], ends[lane + 1], lane, meeting) for lane in range(count)]
+    exchange = Exchange(ends) if count > 1 else None
+    return [Stretch(forest, ends[lane], ends[lane + 1], lane, exchange) for lane in range(count)]
 
 
 StatesOf: TypeAlias = Callable[[Tensor, Tensor, Stretch], Tensor]
@@ -210,14 +219,3 @@ class _InLanes(torch.autograd.Function):
 
 def _inside(stretch: Stretch, positions: Tensor) -> Tensor:
     return ((positions >= stretch.start) & (positions < stretch.end)).nonzero().squeeze(1)
-
-
-def _side_by_side(tensors: list[Tensor]) -> Tensor:
-    return torch.cat(tensors, 1)
-
-
-def _sum(tensors: list[Tensor]) -> Tensor:
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total += tensor
-    return total
