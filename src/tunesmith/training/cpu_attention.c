@@ -42,10 +42,10 @@ typedef struct {
     size padded;  /* numbers of a head, with zeros up to a multiple of 2 * LANES */
     size tiles;   /* of the forest */
     size columns; /* keys that a query sees at most, in whole pairs of tiles */
-    size count, threads;
+    size count, segment_count, threads;
     double scale;
     const item *items; /* (count,); those of a tree stand behind its root's */
-    const segment *segments;
+    const segment *segments; /* (segment_count,) */
     const int64_t *ancestors;
     float *room;                   /* (threads, attention_room) */
     const number *query;           /* (heads, tokens, width) */
@@ -54,7 +54,8 @@ typedef struct {
     number *out;                   /* (tokens, heads, width) */
     const number *by_out;          /* (tokens, heads, width) */
     number *by_query;              /* (tokens, heads, width) */
-    float *by_key, *by_value;      /* (groups, tiles * LANES, padded), which are added to */
+    float *by_keys, *by_values;    /* (groups, tiles * LANES, padded), which are added to */
+    float *by_key, *by_value;      /* (groups, tokens of the segments, width) */
 } call;
 
 /* What a thread works in. */
@@ -345,11 +346,21 @@ static void block_backward(const call *of, const item *its, size head, size star
     paired(whole, of->padded, in->queries, of->padded, in->query_pairs, of->padded);
     paired(whole, of->padded, in->by_outs, of->padded, in->by_out_pairs, of->padded);
     for (size row = 0; row < whole; row += ROWS) rows_backward(of, its, head, start + row, seen, in);
-    along_queries(of, seen, in->order, whole, in->by_logit_pairs, in->query_pairs, of->by_key + group);
-    along_queries(of, seen, in->order, whole, in->weight_pairs, in->by_out_pairs, of->by_value + group);
+    along_queries(of, seen, in->order, whole, in->by_logit_pairs, in->query_pairs, of->by_keys + group);
+    along_queries(of, seen, in->order, whole, in->weight_pairs, in->by_out_pairs, of->by_values + group);
 }
 
 static int is_root(const call *of, size index) { return index == 0 || of->items[index].above == of->items[index].below; }
+
+/* A group's gradients of keys or values, token by token. */
+static void unpack(const call *of, size group, const float *tiles, float *out) {
+    const segment *last = of->segments + of->segment_count - 1;
+    for (const segment *one = of->segments; one <= last; one++)
+        for (size token = one->start; token < one->end; token++)
+            memcpy(out + (group * last->end + token) * of->width,
+                   tiles + ((group * of->tiles + one->tile) * LANES + token - one->start) * of->padded,
+                   (size_t)of->width * sizeof *out);
+}
 
 /* Its gradients; a tree's are one thread's for each group of heads, since its segments add to the same keys'. */
 void attend_backward(const call *of) {
@@ -368,6 +379,11 @@ void attend_backward(const call *of) {
                             block_backward(of, its, head, start, &in);
                 }
             }
+        }
+#pragma omp for
+        for (size group = 0; group < of->groups; group++) {
+            unpack(of, group, of->by_keys, of->by_key);
+            unpack(of, group, of->by_values, of->by_value);
         }
     }
 }

@@ -13,10 +13,10 @@ from tunesmith.training import cpu_kernels
 from tunesmith.training.cpu_kernels import LANES
 from tunesmith.training.forest_table import ForestTable, tiles
 
-SIZES = ("heads", "groups", "tokens", "width", "padded", "tiles", "columns", "count", "threads")
+SIZES = ("heads", "groups", "tokens", "width", "padded", "tiles", "columns", "count", "segment_count", "threads")
 TENSORS = (
     *("items", "segments", "ancestors", "room", "query", "key_across", "key_along", "value_across", "value_along"),
-    *("sums", "out", "by_out", "by_query", "by_key", "by_value"),
+    *("sums", "out", "by_out", "by_query", "by_keys", "by_values", "by_key", "by_value"),
 )
 
 
@@ -58,7 +58,8 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, (tokens, heads, width), and of key and value: fp32 (groups, tokens, width)."""
     by_query = torch.empty_like(by_output, memory_format=torch.contiguous_format)
-    by_key, by_value = torch.zeros(2, len(key), table.tiles * LANES, _padded(query))
+    by_key, by_value = torch.empty(2, *key.shape, dtype=torch.float32)
+    by_keys, by_values = torch.zeros(2, len(key), table.tiles * LANES, _padded(query))
     _run(
         "attend_backward",
         table,
@@ -71,11 +72,12 @@ def attend_backward(
         sums=sums,
         by_out=by_output,
         by_query=by_query,
+        by_keys=by_keys,
+        by_values=by_values,
         by_key=by_key,
         by_value=by_value,
     )
-    width = key.shape[-1]
-    return by_query, by_key[:, table.places, :width], by_value[:, table.places, :width]
+    return by_query, by_key, by_value
 
 
 def _run(name: str, table: ForestTable, scale: float, groups: int, **tensors: Tensor) -> None:
@@ -85,7 +87,8 @@ def _run(name: str, table: ForestTable, scale: float, groups: int, **tensors: Te
     room = torch.empty(threads, library.attention_room(padded, table.columns), dtype=torch.float32)
     tensors |= {"items": table.items, "segments": table.segments, "ancestors": table.ancestors, "room": room}
     dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    sizes = (query.shape[0], groups, *query.shape[1:], padded, table.tiles, table.columns, len(table.items), threads)
+    counts = len(table.items), len(table.segments), threads
+    sizes = (query.shape[0], groups, *query.shape[1:], padded, table.tiles, table.columns, *counts)
     addresses = {name: tensor.data_ptr() for name, tensor in dense.items()}
     call = _Call(**dict(zip(SIZES, sizes, strict=True)), scale=scale, **addresses)
     getattr(library, name)(ctypes.byref(call))

@@ -15,15 +15,14 @@ class ForestTable:
     """A stretch and the segments of its forest up to its end, as `tiles` of LANES tokens, the last of each filled up.
 
     `segments` (segments, 3), `items` (items, 7) and `ancestors` (of all items,) are the C code's. `needed` (needed,)
-    are the segments that the stretch sees, `columns` the most keys that one of its queries does, in whole pairs of
-    tiles, and `places` (tokens,) where each token up to the stretch's end stands in the tiles.
+    are the segments that the stretch sees, and `columns` the most keys that one of its queries does, in whole pairs of
+    tiles.
     """
 
     segments: Tensor
     needed: Tensor
     items: Tensor
     ancestors: Tensor
-    places: Tensor
     tiles: int
     columns: int
 
@@ -52,7 +51,6 @@ def forest_table(forest: Forest, start: int, end: int) -> ForestTable:
         needed=torch.tensor(sorted({item[0] for item in items} | set(ancestors))),
         items=torch.tensor(items),
         ancestors=torch.tensor(ancestors, dtype=torch.int64),
-        places=torch.cat([torch.arange(last - begin) + first * LANES for begin, last, first in bounds]),
         tiles=firsts[-1],
         columns=tiles(columns, 2) * 2 * LANES,
     )
