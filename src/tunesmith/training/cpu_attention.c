@@ -13,7 +13,7 @@
 #if defined(NUMBER_IS_BF16) && defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 #include <immintrin.h>
 #define PAIR 2
-typedef uint32_t word; /* two numbers, which the processor multiplies and adds up at once */
+typedef uint32_t word __attribute__((may_alias)); /* two numbers, multiplied and added up at once */
 #elif !defined(NUMBER_IS_BF16) && defined(__AVX512F__)
 #define PAIR 1
 typedef float word;
@@ -21,7 +21,7 @@ typedef float word;
 
 #ifdef PAIR
 
-#define ROWS 8   /* of a product at a time: 16 vectors of sums, which hide how long one takes */
+#define ROWS 8   /* of a product at a time: with two vectors each enough sums to keep the processor busy */
 #define BLOCK 32 /* queries whose gradients of keys and values are one product */
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -40,22 +40,22 @@ typedef struct {
 typedef struct {
     size heads, groups, tokens, width;
     size padded;  /* numbers of a head, with zeros up to a multiple of 2 * LANES */
-    size tiles;   /* of the forest */
+    size tiles;   /* of all segments */
     size columns; /* keys that a query sees at most, in whole pairs of tiles */
     size count, segment_count, threads;
     double scale;
-    const item *items; /* (count,); those of a tree stand behind its root's */
+    const item *items;       /* (count,); those of a tree stand behind its root's */
     const segment *segments; /* (segment_count,) */
     const int64_t *ancestors;
-    float *room;                   /* (threads, attention_room) */
-    const number *query;           /* (heads, tokens, width) */
+    float *room;         /* (threads, attention_room) */
+    const number *query; /* (heads, tokens, width) */
     const word *key_across, *key_along, *value_across, *value_along; /* as `pack_states` makes them */
-    float *sums;                   /* (heads, tokens): the logarithm of what each query's softmax divides by */
-    number *out;                   /* (tokens, heads, width) */
-    const number *by_out;          /* (tokens, heads, width) */
-    number *by_query;              /* (tokens, heads, width) */
-    float *by_keys, *by_values;    /* (groups, tiles * LANES, padded), which are added to */
-    float *by_key, *by_value;      /* (groups, tokens of the segments, width) */
+    float *sums;                /* (heads, tokens): the logarithm of what each query's softmax divides by */
+    number *out;                /* (tokens, heads, width) */
+    const number *by_out;       /* (tokens, heads, width) */
+    number *by_query;           /* (tokens, heads, width) */
+    float *by_keys, *by_values; /* (groups, tiles * LANES, padded), which are added to */
+    float *by_key, *by_value;   /* (groups, tokens of all segments, width) */
 } call;
 
 /* What a thread works in. */
@@ -231,7 +231,7 @@ static void along_queries(const call *of, size count, const size *order, size qu
                          of->padded, out + (order[tile] * LANES + row) * of->padded + at, of->padded);
 }
 
-/* e^x for x <= 0; nothing where that is as good as nothing. No number stays none. */
+/* e^x for x <= 0; nothing where that is as good as nothing. What is no number stays so. */
 static inline float power(float x) {
     float some = exponential_within(x < -87.0f ? -87.0f : x);
     return x < -87.0f ? 0.0f : some;
