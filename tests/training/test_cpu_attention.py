@@ -51,8 +51,8 @@ def compiled(forest: Forest, numbers: list[Tensor]) -> list[Tensor]:
     query, key, value, by_output = numbers
     assert cpu_attention.available(query, key, value)
     table = whole_forest(forest).table
-    output, sums = cpu_attention.attend(query, key, value, table, SCALE)
-    by_query, *others = cpu_attention.attend_backward(by_output, query, key, value, sums, table, SCALE)
+    output, softmax = cpu_attention.attend(query, key, value, table, SCALE)
+    by_query, *others = cpu_attention.attend_backward(by_output, query, key, value, softmax, table, SCALE)
     return [output, by_query.transpose(0, 1), *others]
 
 
@@ -111,8 +111,8 @@ def test_stretches_together_are_the_forest(lanes: int) -> None:
     for stretch in stretches(FOREST, lanes):
         own, seen = slice(stretch.start, stretch.end), slice(stretch.end)
         those = query[:, own], key[:, seen], value[:, seen]
-        output, sums = cpu_attention.attend(*those, stretch.table, SCALE)
-        by_query, *others = cpu_attention.attend_backward(by_output[own], *those, sums, stretch.table, SCALE)
+        output, softmax = cpu_attention.attend(*those, stretch.table, SCALE)
+        by_query, *others = cpu_attention.attend_backward(by_output[own], *those, softmax, stretch.table, SCALE)
         outputs.append(output)
         by_queries.append(by_query.transpose(0, 1))
         by_others[:, :, seen] += torch.stack(others)

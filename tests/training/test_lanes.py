@@ -1,5 +1,7 @@
 """Stretches of a forest computed side by side: the same loss and gradients as at once, and the same every time."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,14 @@ def test_an_error_in_a_lane_is_the_callers() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         Lanes(2).run(work, [0, 1])
+
+
+def test_a_part_is_always_the_same_lanes() -> None:
+    lanes, threads = Lanes(2), {0: set(), 1: set()}
+    for _ in range(20):  # so short that one lane could do both
+        lanes.run(lambda part: threads[part].add(threading.get_ident()), [0, 1])
+    assert [len(those) for those in threads.values()] == [1, 1]
+    assert threads[0] != threads[1]
 
 
 def test_a_lane_computes_on_one_core_and_leaves_the_caller_its_own() -> None:

@@ -1,7 +1,7 @@
 /* Attention over a forest (shared_prefix.py) and its gradients, for torch's tensors on a CPU.
 
-   A head's queries are taken a few rows at a time: their logits, weights and output stay in the cache, and only what
-   softmax divided by is kept, from which the backward pass makes the weights again (Dao 2023,
+   A head's queries are taken a few rows at a time: their logits, weights and output stay in the cache, and only two
+   numbers of each softmax are kept, from which the backward pass makes the weights again (Dao 2023,
    https://arxiv.org/abs/2307.08691). Every product is one loop, `multiply`, for which keys and values are packed.
    Compiled with cpu_kernels.c. Trees of the forest, and groups of heads that read the same keys, are independent: a
    result does not depend on the number of threads. */
@@ -50,7 +50,7 @@ typedef struct {
     float *room;         /* (threads, attention_room) */
     const number *query; /* (heads, tokens, width) */
     const word *key_across, *key_along, *value_across, *value_along; /* as `pack_states` makes them */
-    float *sums;                /* (heads, tokens): the logarithm of what each query's softmax divides by */
+    float *softmax;             /* (heads, tokens, 2): a query's largest logit, and one over the sum of its powers */
     number *out;                /* (tokens, heads, width) */
     const number *by_out;       /* (tokens, heads, width) */
     number *by_query;           /* (tokens, heads, width) */
@@ -107,12 +107,7 @@ static inline lanes multiplied(lanes sum, const word *left, const word *right) {
 static inline __attribute__((always_inline)) void multiply(int add, size depth, const word *left, size left_row,
                                                            size left_deep, const word *first, const word *second,
                                                            size right_deep, float *out, size out_row) {
-    lanes sums[ROWS][2];
-#pragma GCC unroll 8
-    for (int row = 0; row < ROWS; row++) {
-        sums[row][0] = add ? *(lanes *)(out + row * out_row) : (lanes){0};
-        sums[row][1] = add ? *(lanes *)(out + row * out_row + LANES) : (lanes){0};
-    }
+    lanes sums[ROWS][2] = {0};
     for (size deep = 0; deep < depth; deep++) {
 #pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) {
@@ -123,8 +118,9 @@ static inline __attribute__((always_inline)) void multiply(int add, size depth, 
     }
 #pragma GCC unroll 8
     for (int row = 0; row < ROWS; row++) {
-        *(lanes *)(out + row * out_row) = sums[row][0];
-        *(lanes *)(out + row * out_row + LANES) = sums[row][1];
+        lanes *into = (lanes *)(out + row * out_row);
+        if (add) sums[row][0] += into[0], sums[row][1] += into[1]; /* last: so sums of many rows round less */
+        into[0] = sums[row][0], into[1] = sums[row][1];
     }
 }
 
@@ -255,7 +251,7 @@ static void attend_rows(const call *of, const item *its, size head, size start, 
     size rows = least(ROWS, its->queries - start), first = its->first + start, own = its->seen + start;
     size seen = tiles_seen(of, its, own + rows - 1, in->order), columns = up_to(2, seen) * LANES;
     size group = head / (of->heads / of->groups) * of->tiles * LANES * (of->padded / PAIR);
-    float scale = (float)of->scale, divisors[ROWS];
+    float scale = (float)of->scale, shares[ROWS];
     copied(rows, ROWS, of->width, of->padded, of->query + (head * of->tokens + first) * of->width, of->width,
            in->queries);
     along_width(of, seen, in->order, in->queries, of->key_across + group, in->logits);
@@ -272,12 +268,15 @@ static void attend_rows(const call *of, const item *its, size head, size start, 
             weights[i] = narrow(logits[i]);
         }
         for (size i = 0; i < columns; i += LANES) sum += *(lanes *)(logits + i);
-        divisors[row] = total(sum);
-        if (row < rows) of->sums[head * of->tokens + first + row] = largest * scale + logf(divisors[row]);
+        shares[row] = 1.0f / total(sum);
+        if (row < rows) {
+            float *softmax = of->softmax + 2 * (head * of->tokens + first + row);
+            softmax[0] = largest, softmax[1] = shares[row];
+        }
     }
     along_tokens(of, seen, in->order, in->weights, of->value_along + group, in->mixed);
     for (size row = 0; row < rows; row++)
-        rounded(of->width, in->mixed + row * of->padded, 1.0f / divisors[row],
+        rounded(of->width, in->mixed + row * of->padded, shares[row],
                 of->out + ((first + row) * of->heads + head) * of->width);
 }
 
@@ -310,11 +309,12 @@ static void rows_backward(const call *of, const item *its, size head, size start
         number *weights = in->weights + at * of->columns, *by_logits = in->by_logits + at * of->columns;
         size written = at < rows ? columns : 0;
         if (written) {
-            float sum = of->sums[head * of->tokens + first + at];
+            const float *softmax = of->softmax + 2 * (head * of->tokens + first + at);
+            float largest = softmax[0], share = softmax[1];
             lanes along = {0};
             hide(of, its, own + at, columns, powers);
 #pragma omp simd
-            for (size i = 0; i < columns; i++) powers[i] = power(powers[i] * scale - sum);
+            for (size i = 0; i < columns; i++) powers[i] = power((powers[i] - largest) * scale) * share;
             for (size i = 0; i < columns; i += LANES) along += *(lanes *)(powers + i) * *(lanes *)(slopes + i);
             float mean = total(along);
 #pragma omp simd

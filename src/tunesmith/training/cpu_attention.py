@@ -16,7 +16,7 @@ from tunesmith.training.forest_table import ForestTable, tiles
 SIZES = ("heads", "groups", "tokens", "width", "padded", "tiles", "columns", "count", "segment_count", "threads")
 TENSORS = (
     *("items", "segments", "ancestors", "room", "query", "key_across", "key_along", "value_across", "value_along"),
-    *("sums", "out", "by_out", "by_query", "by_keys", "by_values", "by_key", "by_value"),
+    *("softmax", "out", "by_out", "by_query", "by_keys", "by_values", "by_key", "by_value"),
 )
 
 
@@ -41,20 +41,20 @@ def available(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, table: ForestTable, scale: float) -> tuple[Tensor, Tensor]:
-    """softmax(scale · q kᵀ) v, (tokens, heads, width), and the logarithms of softmax's divisors, fp32 (heads, tokens).
+    """softmax(scale · q kᵀ) v, (tokens, heads, width), and what its gradients need, fp32 (heads, tokens, 2).
 
     `query` (heads, tokens, width) are the stretch's, `key` and `value` (groups, tokens, width) all up to its end.
     """
     heads, tokens, width = query.shape
     output = query.new_empty(tokens, heads, width)
-    sums = torch.empty(heads, tokens, dtype=torch.float32)
+    softmax = torch.empty(heads, tokens, 2, dtype=torch.float32)
     packed = {"key_across": _packed(key, table), "value_along": _packed(value, table, along=True)}
-    _run("attend", table, scale, len(key), query=query, **packed, sums=sums, out=output)
-    return output, sums
+    _run("attend", table, scale, len(key), query=query, **packed, softmax=softmax, out=output)
+    return output, softmax
 
 
 def attend_backward(
-    by_output: Tensor, query: Tensor, key: Tensor, value: Tensor, sums: Tensor, table: ForestTable, scale: float
+    by_output: Tensor, query: Tensor, key: Tensor, value: Tensor, softmax: Tensor, table: ForestTable, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, (tokens, heads, width), and of key and value: fp32 (groups, tokens, width)."""
     by_query = torch.empty_like(by_output, memory_format=torch.contiguous_format)
@@ -69,7 +69,7 @@ def attend_backward(
         key_across=_packed(key, table),
         key_along=_packed(key, table, along=True),
         value_across=_packed(value, table),
-        sums=sums,
+        softmax=softmax,
         by_out=by_output,
         by_query=by_query,
         by_keys=by_keys,

@@ -201,15 +201,15 @@ class _CompiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, stretch: Stretch, scale: float) -> Tensor:
         key, value = stretch.seen(key, value)
-        output, sums = attend_compiled(query, key, value, stretch.table, scale)
-        ctx.save_for_backward(query, key, value, sums)
+        output, softmax = attend_compiled(query, key, value, stretch.table, scale)
+        ctx.save_for_backward(query, key, value, softmax)
         ctx.stretch, ctx.scale = stretch, scale
         return output  # (tokens, heads, width)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, sums = ctx.saved_tensors
-        by_query, *sums = attend_backward(upstream[0], query, key, value, sums, ctx.stretch.table, ctx.scale)
+        query, key, value, softmax = ctx.saved_tensors
+        by_query, *sums = attend_backward(upstream[0], query, key, value, softmax, ctx.stretch.table, ctx.scale)
         by_key, by_value = ctx.stretch.own(*sums)
         return by_query.transpose(0, 1), by_key.to(key.dtype), by_value.to(value.dtype), None, None
 

@@ -30,11 +30,12 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, "lane", torch.set_num_threads, (1,)) if count > 1 else None
+        # One each: a thread that took another's part, since its own was done early, could round otherwise.
+        self._threads = [ThreadPoolExecutor(1, "lane", torch.set_num_threads, (1,)) for _ in range(count)]
 
     def run(self, work: Callable[[T], None], parts: Sequence[T]) -> None:
         """Do `work` on all `parts` (at most `count`) at the same time, with gradients and autocast as the caller."""
-        if self._pool is None or len(parts) == 1:
+        if len(parts) == 1 or self.count == 1:
             for part in parts:
                 work(part)
             return
@@ -47,7 +48,7 @@ class Lanes:
             with torch.set_grad_enabled(learning), autocast:
                 work(part)
 
-        futures = [self._pool.submit(alone, part) for part in parts]
+        futures = [thread.submit(alone, part) for thread, part in zip(self._threads, parts, strict=False)]
         wait(futures)
         torch.set_num_threads(threads)  # what a lane sets for itself, new threads of the process would inherit
         errors = [error for future in futures if (error := future.exception()) is not None]
