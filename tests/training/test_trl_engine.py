@@ -78,11 +78,12 @@ def test_trl_follows_the_engines_losses_where_nothing_is_held_out(kind: str, tmp
     rows.write_text(
         "".join(f'{{"prompt": "Say {n}", "chosen": "{"so " * (n % 5)}{n}", "rejected": "No."}}\n' for n in range(8))
     )
-    training = SETTINGS | {"steps": 5, "batch_size": 8, "warmup": 0.4, "learning_rate": 5e-3, "precision": "fp32"}
+    # At 5e-3 Adam makes steps of what rounding left of gradients near zero, and losses are 1e-5 apart after five.
+    training = SETTINGS | {"steps": 5, "batch_size": 8, "warmup": 0.4, "learning_rate": 1e-3, "precision": "fp32"}
 
     def losses(engine: str) -> list[float]:
         options = {"engine": engine, "objective": {"kind": kind}, "training": training, "data": {"holdout": 0}}
         spec = make_spec(rows, tmp_path / engine, model, **options)
         return [event.loss for event in read_events(train(spec).run) if isinstance(event, StepEvent)]
 
-    assert losses("trl") == pytest.approx(losses("tunesmith"), rel=1e-5)
+    assert losses("trl") == pytest.approx(losses("tunesmith"), rel=1e-6)
