@@ -40,6 +40,11 @@ class Row:
         """A row is the simplest example: it is learned from by itself."""
         return (self,)
 
+    @property
+    def targets(self) -> int:
+        """How many of its tokens are predicted: a supervised first one has nothing to be predicted from."""
+        return int(self.supervised[1:].sum())
+
 
 class Example(Protocol):
     """What an objective learns from at once: a row, a pair of them, a rollout; its rows share a micro-batch."""

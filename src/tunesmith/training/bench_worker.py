@@ -107,7 +107,7 @@ def _counts(examples: Sequence[Example], work: Work) -> tuple[list[int], list[in
         [row for example in _step(examples, work, step) for row in example.rows] for step in range(1, work.steps + 1)
     ]
     return [sum(len(row.tokens) for row in part) for part in steps], [
-        sum(int(row.supervised[1:].sum()) for row in part) for part in steps
+        sum(row.targets for row in part) for part in steps
     ]
 
 

@@ -126,7 +126,7 @@ class Engine:
             loss=_mean([update.loss for update in updates]),
             grad_norm=_mean([update.grad_norm for update in updates]),
             tokens=sum(len(row.tokens) for row in rows),
-            supervised_tokens=sum(int(row.supervised[1:].sum()) for row in rows),
+            supervised_tokens=sum(row.targets for row in rows),
             measures={name: _mean([update.measures[name] for update in updates]) for name in updates[-1].measures},
             exploded=not updates[-1].made,
             begun=updates[0].made,

@@ -129,7 +129,7 @@ def _validate(engine: Engine, data: TrainingData, log: EventLog, progress: Progr
     result = engine.validate(data.validation)
     seconds = time.perf_counter() - started
     best = progress.step > 0 and (progress.best_loss is None or result.loss < progress.best_loss)
-    supervised = sum(int(row.supervised[1:].sum()) for example in data.validation for row in example.rows)
+    supervised = sum(row.targets for example in data.validation for row in example.rows)
     log.record(EvalEvent(progress.step, result.loss, supervised, seconds, best, dict(result.measures)))
     progress = replace(progress, validated=True)
     if best:

@@ -3,10 +3,10 @@
 Replies are draws from the very distribution whose gradient is taken: that of the model's logits divided by the
 objective's temperature, by which the reference's are divided, too, as in TRL. (Nothing is cut off that distribution,
 as top-p and top-k would: its gradient is not theirs.) They are made in batches with a KV cache, and are the larger part
-of an online step's time. All randomness comes from the
-step's seed and a reply's place in the step, so a resumed run makes the same replies, and so does any number of ranks.
-Ranks that share a model make their replies in step; it stays spread then, a layer being gathered for each token, unless
-their GPUs have room for all of it. A vLLM may make the replies in our stead (`vllm_rollouts`).
+of an online step's time. All randomness comes from the step's seed and a reply's place in the step, so a resumed run
+makes the same replies, and so does any number of ranks. Ranks that share a model make their replies in step; it stays
+spread then, a layer being gathered for each token, unless their GPUs have room for all of it. A vLLM may make the
+replies in our stead (`vllm_rollouts`).
 """
 
 import math
@@ -178,7 +178,7 @@ class Policy:
         }
         answers = [prompt.answer for prompt in prompts if prompt.answer is not None]
         if answers:
-            tokens = sum(int(row.supervised[1:].sum()) for row in answers)
+            tokens = sum(row.targets for row in answers)
             measures["answer_loss"] = -self._logps(token_loss, answers) / tokens
         return measures
 

@@ -138,7 +138,7 @@ def token_logps(token_loss: TokenLoss, rows: Sequence[Row]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     indexed = [_Indexed(index, row) for index, row in enumerate(rows)]
     for batch, losses in token_loss.passes(indexed):
-        counts = [int(example.row.supervised[1:].sum()) for example in batch.examples]
+        counts = [example.row.targets for example in batch.examples]
         parts = zip(batch.examples, torch.split(-losses, counts), strict=True)
         found |= {example.index: part for example, part in parts}
     return [found[index] for index in range(len(rows))]

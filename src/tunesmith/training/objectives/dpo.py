@@ -46,7 +46,7 @@ class Dpo:
         """The pairs as they are, or with what a chosen token's own loss weighs: the step is divided by its pairs."""
         if not self._sft_weight:
             return examples
-        weight = self._sft_weight * len(examples) / max(1, sum(map(_chosen_tokens, examples)))
+        weight = self._sft_weight * len(examples) / max(1, sum(pair.chosen.targets for pair in examples))
         return [replace(pair, imitated=weight) for pair in examples]
 
     def weight(self, examples: Sequence[Pair]) -> float:
@@ -68,13 +68,9 @@ class Dpo:
         measures = pair_measures(self._beta * chosen_ratio, self._beta * rejected_ratio)
         if self._sft_weight:
             total = total - (chosen.new_tensor([pair.imitated for pair in batch.examples]) * chosen).sum()
-            measures["sft_loss"] = Measure(-chosen.detach().sum(), sum(map(_chosen_tokens, batch.examples)))
+            measures["sft_loss"] = Measure(-chosen.detach().sum(), sum(pair.chosen.targets for pair in batch.examples))
         return Loss(total, measures)
 
     def validate(self, examples: Sequence[Pair], mean_loss: MeanLoss[Pair]) -> Validation:
         """The same loss on held-out pairs."""
         return mean_loss(self.prepare(examples, 0))
-
-
-def _chosen_tokens(pair: Pair) -> int:
-    return int(pair.chosen.supervised[1:].sum())

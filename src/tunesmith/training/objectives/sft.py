@@ -26,7 +26,7 @@ class Sft:
 
     def weight(self, examples: Sequence[Row]) -> float:
         """Supervised tokens: every one counts the same, in whatever row it is."""
-        return sum(int(row.supervised[1:].sum()) for row in examples)
+        return sum(row.targets for row in examples)
 
     def loss(self, batch: MicroBatch[Row]) -> Loss:
         """Negative log-likelihood in nats, summed over the supervised tokens."""
